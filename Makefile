@@ -1,0 +1,62 @@
+# Everything happens in .venv; nothing outside the directory is changed but download caches.
+# ARGS goes on to pytest or to the benchmark:  make test ARGS="tests/policy -k owner"
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+UPGRADE ?=
+FAULT_N ?=
+
+BIN := .venv/bin
+# A .venv that is there looks after itself, quickly; `make setup PYTHON=…` chooses another interpreter.
+INSTALLER := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
+SOURCES := $(wildcard src tests examples bench requirements)
+PYTEST := $(BIN)/python -m pytest
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check soak bench system lock clean
+
+help:     ## this list
+	@sed -n -E 's/^([a-z]+):[^#]*## *(.*)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup:    ## .venv with everything pinned by hash, and the project in it
+	@$(INSTALLER) requirements/install.py
+
+run: setup    ## set up and start the example Tasks API (HOST, PORT)
+	@HOST='$(HOST)' PORT='$(PORT)' exec $(BIN)/garrison serve examples.tasks.app:app --host '$(HOST)' --port '$(PORT)'
+
+# Tests marked `alone` measure time or load the machine: they run after the others, one by one.
+test: setup    ## set up and run every test (ARGS go to pytest)
+	@$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m 'not alone' $(ARGS); together=$$?; \
+	if [ $$together -gt 1 ] && [ $$together -ne 5 ]; then exit $$together; fi; \
+	$(PYTEST) -m alone $(ARGS); alone=$$?; \
+	if [ $$alone -eq 5 ]; then exit $$together; fi; \
+	if [ $$together -eq 5 ]; then exit $$alone; fi; \
+	exit $$(( together > alone ? together : alone ))
+
+check: setup    ## format, lint, types, imports, then every test
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+soak: setup    ## the long figures of the fault tests (hours; FAULT_N scales them)
+	@$(PYTEST) -m soak $(ARGS)
+
+bench: setup    ## requests a second, bare and guarded (ARGS go to bench/run.py)
+	@$(BIN)/python bench/run.py $(ARGS)
+
+system:    ## Debian packages of the full test run (root or sudo)
+	@sh requirements/system.sh
+
+lock: setup    ## pin anew what pyproject.toml asks for; UPGRADE=--upgrade takes the newest
+	$(LOCK) $(UPGRADE) requirements/uv.in -o requirements/uv.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) $(UPGRADE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+
+clean:    ## remove .venv and caches; var/, where the data is, stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache .schemathesis dist build
+	@find src tests examples bench requirements -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""Addresses and the networks that limits count by.
+
+An IPv6 host owns a /64 and changes addresses at will, so limits count the /64 (better-auth GHSA-xg6x… counted the
+text). IPv4-mapped IPv6 addresses are the IPv4 address. Text that is no address (a Unix socket, `testclient`) is its
+own network.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address that `text` spells, IPv4-mapped ones as IPv4, zone ids dropped; None if it is none."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """Return the network `text` spells (`10.0.0.0/8`, `::1`). Raises ValueError, also for host bits set."""
+    network = ipaddress.ip_network(text.strip())
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError("write an IPv4-mapped network as IPv4")
+    return network
+
+
+def is_in(address: Address | None, networks: Sequence[Network]) -> bool:
+    """Say whether the address lies in one of the networks; no address lies in none."""
+    return address is not None and any(address.version == n.version and address in n for n in networks)
+
+
+def is_loopback(text: str) -> bool:
+    """Say whether `text` is an address of this machine only."""
+    address = parse_address(text)
+    return address is not None and address.is_loopback
+
+
+def bucket(text: str, *, v4_prefix: int = 32, v6_prefix: int = 64) -> str:
+    """Return the network a client is counted under: IPv4 /32, IPv6 /64 by default; other text as it is."""
+    address = parse_address(text)
+    if address is None:
+        return text
+    prefix = v4_prefix if address.version == 4 else v6_prefix
+    if prefix == address.max_prefixlen:
+        return str(address)
+    return str(ipaddress.ip_network((address, prefix), strict=False))

@@ -1,0 +1,70 @@
+"""Layer 12: what broke inside is told inside (RFC 9457 outward; ASVS 5.0 V16.5; CWE-209, CWE-532).
+
+The client gets a generic problem with a request id. The log gets the exception with its frames under the same id,
+with one thing taken out: whatever this request carried as a secret (credential headers, cookies, query values, JSON
+strings), since exception texts quote their input and passwords ended up in logs of larger companies that way.
+"""
+
+import json
+import re
+import traceback
+from urllib.parse import unquote_plus
+
+import structlog
+
+from garrison.wire.call import Call
+
+_log = structlog.get_logger("garrison")
+_SECRET_HEADERS = (b"authorization", b"cookie", b"x-api-key", b"proxy-authorization")
+_SHORTEST = 6
+_MAX_FRAMES = 40
+_MAX_WORDS = 2000
+_SEPARATORS = re.compile(r"[;=&,\s\"]+")
+
+
+def log_failure(event: str, call: Call, error: BaseException, *, code: str = "internal") -> None:
+    """Write the exception of this call to the log, without what the call carried."""
+    trace = traceback.TracebackException.from_exception(error, limit=-_MAX_FRAMES)
+    text = redacted("".join(trace.format()), call)
+    route = call.route.label if call.route is not None else ""
+    _log.error(event, code=code, request_id=call.request_id, method=call.method, route=route, exception=text)
+
+
+def redacted(text: str, call: Call) -> str:
+    """Return `text` without anything that this request carried in its credentials, query or body."""
+    words: set[str] = set()
+    for name in _SECRET_HEADERS:
+        value = call.headers.get(name)
+        if value:
+            words.update(_SEPARATORS.split(value.decode("latin-1")))
+    query = call.scope.get("query_string", b"").decode("latin-1")
+    words.update(_SEPARATORS.split(query))
+    words.update(_SEPARATORS.split(unquote_plus(query)))
+    words.update(call.params.values())
+    if call.body:
+        words.update(_strings(call.body))
+    for word in sorted(words, key=len, reverse=True)[:_MAX_WORDS]:
+        if len(word) >= _SHORTEST:
+            text = text.replace(word, "[redacted]")
+            quoted = repr(word)[1:-1]
+            if quoted != word:
+                text = text.replace(quoted, "[redacted]")
+    return text
+
+
+def _strings(body: bytes) -> set[str]:
+    found: set[str] = set()
+    try:
+        pending = [json.loads(body)]
+    except ValueError:
+        return set(_SEPARATORS.split(body.decode("utf-8", "replace")))
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, dict):
+            found.update(value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return found

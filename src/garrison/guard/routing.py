@@ -1,0 +1,66 @@
+"""Layer 6: which route is meant, and what was decided about it.
+
+The last layer before the plan of the route. What matches no route exactly is 404, a wrong method 405, a path that is
+not in its normal form 400; a slash redirect to a decided route is left to the framework, without letting any endpoint
+run. A route that appeared after start is undecided: 401, or 403 when signed in, and an event.
+"""
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+import structlog
+
+from garrison.guard.layer import BeforeLayer
+from garrison.guard.plan import Plan
+from garrison.policy.decide import Decision
+from garrison.policy.match import Matcher
+from garrison.wire.answer import Answer, Scope
+from garrison.wire.call import Call
+from garrison.wire.problem import problem
+
+_log = structlog.get_logger("garrison")
+
+
+def routing_layer(
+    matcher: Matcher,
+    *,
+    root_path: Callable[[Scope], str],
+    has_late: Callable[[Scope], bool],
+    late: Decision,
+    redirect: Plan,
+) -> BeforeLayer:
+    """Return the layer that sets `call.path`, `call.route`, `call.plan` and `call.params`."""
+    meaning_of = matcher.meaning
+
+    def route(call: Call) -> Answer | None:
+        scope = call.scope
+        raw = scope.get("raw_path")
+        if raw is None:
+            raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
+        elif b"?" in raw:  # servers disagree on whether the query is part of it
+            raw = raw.partition(b"?")[0]
+        method = call.method if call.kind == "http" else "WS"
+        meaning = meaning_of(call.kind, method, raw, root_path(scope), call.host)  # type: ignore[arg-type]
+        outcome = meaning.outcome
+        if outcome == "bad_path" or (meaning.path != scope["path"] and outcome != "missing"):
+            return problem("bad_path", call.request_id)
+        call.path = meaning.path
+        if outcome == "found":
+            decision = meaning.decision
+            call.route = decision
+            call.plan = decision.plan  # type: ignore[union-attr]
+            call.params = meaning.params  # type: ignore[assignment]
+            return None
+        if outcome == "redirect":
+            call.plan = redirect
+            return None
+        if has_late(scope):
+            _log.warning("undecided_route", request_id=call.request_id, method=call.method)
+            call.route, call.plan = late, late.plan
+            return None
+        if outcome == "method":
+            allow = ", ".join(meaning.allow).encode()
+            return problem("method_not_allowed", call.request_id, headers=((b"allow", allow),))
+        return problem("not_found", call.request_id)
+
+    return route

@@ -1,0 +1,76 @@
+"""Open streams, kept by session and account, cut when their session, token or account ends.
+
+A request is authorized when it starts; an event stream or web socket goes on for hours. So every answer without a
+known length and every web socket of a signed-in principal is registered here, and news of its session or account cuts
+it: the task is cancelled, the chain closes the connection (web socket 1008). A role change cuts, too: the client
+comes back with its new rights. Credentials also end by time, and a view that cannot hear news any more is not to be
+trusted with open streams: `sweep` handles both.
+"""
+
+import asyncio
+
+from garrison.guard.revocation import RevocationView
+from garrison.wire.call import Call
+
+
+class Streams:
+    """The open streams of this process."""
+
+    __slots__ = ("_by_account", "_by_session", "_view")
+
+    def __init__(self, view: RevocationView) -> None:
+        self._view = view
+        self._by_session: dict[str, set[Call]] = {}
+        self._by_account: dict[str, set[Call]] = {}
+        view.listen(self._on_news)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_account.values()))
+
+    def open(self, call: Call) -> None:
+        """Register the call's running task; does nothing for a credential that no news can end."""
+        credential = call.credential
+        if credential is None or call.task is not None:
+            return
+        call.task = asyncio.current_task()
+        self._by_account.setdefault(credential.account_id, set()).add(call)
+        if credential.session_id:
+            self._by_session.setdefault(credential.session_id, set()).add(call)
+        view = self._view
+        if (
+            view.known_account.get(credential.account_id, 0) > credential.account_version
+            or view.known_session.get(credential.session_id, 0) > credential.session_version
+        ):  # the news came between the check and the first byte
+            _cut(call)
+
+    def close(self, call: Call) -> None:
+        """Forget the call; safe to repeat."""
+        credential = call.credential
+        for table, key in ((self._by_account, credential.account_id), (self._by_session, credential.session_id)):
+            found = table.get(key)
+            if found is not None:
+                found.discard(call)
+                if not found:
+                    del table[key]
+        call.task = None
+
+    def sweep(self, now: float, *, trusted: bool) -> None:
+        """Cut what has expired by `now` (Unix seconds), or everything when the view is not to be trusted."""
+        for calls in list(self._by_account.values()):
+            for call in list(calls):
+                if not trusted or call.credential.expires_at <= now:
+                    _cut(call)
+
+    def _on_news(self, kind: str, subject: str, _version: int) -> None:
+        table = self._by_account if kind == "account" else self._by_session
+        for call in list(table.get(subject, ())):
+            _cut(call)
+
+
+def _cut(call: Call) -> None:
+    task = call.task
+    if task is not None and not call.cut:
+        call.cut = True
+        loop = task.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)

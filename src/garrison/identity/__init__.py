@@ -1,0 +1,1 @@
+"""Who people are: accounts, passwords, sessions, devices, sign-in. One folder per capability."""

@@ -1,0 +1,54 @@
+"""`POST /auth/sign-up`."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from garrison.guard.endpoint import Endpoint
+from garrison.identity.accounts.service import AccountService
+from garrison.identity.fields import Body, NewEmail, NewPassword
+from garrison.identity.origins import origin_of
+from garrison.identity.settings import IdentitySettings
+from garrison.policy.rules import public
+from garrison.wire.answer import Answer, json_answer
+from garrison.wire.call import Call
+
+
+class SignUpBody(Body):
+    """An address and a new password."""
+
+    email: NewEmail
+    password: NewPassword
+
+
+class AcceptedAnswer(BaseModel):
+    """Always the same, whether or not the address was taken."""
+
+    status: Literal["accepted"]
+
+
+_ACCEPTED = json_answer(202, {"status": "accepted"})
+
+
+def account_endpoints(accounts: AccountService, settings: IdentitySettings) -> tuple[Endpoint, ...]:
+    """Return the endpoints of this capability."""
+
+    async def sign_up(call: Call, body: SignUpBody) -> Answer:
+        await accounts.sign_up(body.email, body.password, origin=origin_of(call))
+        return _ACCEPTED
+
+    return (
+        Endpoint(
+            "POST",
+            "/auth/sign-up",
+            public,
+            sign_up,
+            "Make an account; the answer never tells whether the address was taken",
+            body=SignUpBody,
+            entry=True,
+            limit=settings.limit_sign_up,
+            status=202,
+            answer=AcceptedAnswer,
+            errors=frozenset({"validation", "common_password", "overloaded"}),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Sessions: browsers by cookie, others by token; cached verification, idle and absolute ends, revocation."""

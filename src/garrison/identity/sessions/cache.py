@@ -1,0 +1,256 @@
+"""Verified sessions of this process: the warm path of every signed-in request.
+
+What is kept is the *verification* (this secret's digest belongs to that session, account and principal), never the
+decision. Each hit compares again: absolute and idle end, the versions that the verification rests on with those this
+process knows, and that it can still hear news at all. Anything amiss goes to the store, which decides; the store out
+of reach raises, and that is a 503. Unknown secrets are not kept, so a flood of them costs reads and no memory.
+
+Bounds: `cache_entries` entries, the oldest verification leaves first; none is served longer than `cache_ttl_s`, which
+must stay below the time for which the revocation view remembers.
+
+Idle times: a hit notes the time in the entry and the entry among those touched; `flush` writes them at most every
+`touch_every_s`, in one batch, off the request path. A crash loses at most that much of an idle time.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sqlalchemy import Connection
+
+from garrison.core.errors import StoreError
+from garrison.core.ids import AccountId, SessionId
+from garrison.core.principal import Principal
+from garrison.guard.authenticate import REFUSED, Refused
+from garrison.guard.revocation import RevocationView
+from garrison.identity.accounts.model import roles_of
+from garrison.identity.sessions.model import factors_of
+from garrison.identity.sessions.queries import COLD_READ, touch_sessions
+from garrison.identity.settings import IdentitySettings
+from garrison.store.database import Database
+from garrison.wire.call import Call
+
+ScopesOf = Callable[[frozenset[str]], frozenset[str]]
+_ATTEMPTS = 3
+
+
+class SessionEntry:
+    """One verified session: what the guard calls `Verified`, and what identity's own routes show of it."""
+
+    __slots__ = (
+        "account_id",
+        "account_version",
+        "created_at",
+        "email",
+        "expires_at",
+        "principal",
+        "reread_at",
+        "seen_at",
+        "session_id",
+        "session_version",
+        "touched",
+    )
+
+    def __init__(
+        self,
+        principal: Principal,
+        *,
+        account_id: AccountId,
+        account_version: int,
+        session_id: SessionId,
+        session_version: int,
+        email: str,
+        created_at: float,
+        seen_at: float,
+        expires_at: float,
+        reread_at: float,
+    ) -> None:
+        self.principal = principal
+        self.account_id: str = account_id
+        self.account_version = account_version
+        self.session_id: str = session_id
+        self.session_version = session_version
+        self.email = email
+        self.created_at = created_at
+        self.seen_at = seen_at
+        self.expires_at = expires_at
+        self.reread_at = reread_at
+        """Boot time from which on the store is asked again."""
+        self.touched = False
+        """True while `seen_at` waits to be written."""
+
+
+Outcome = SessionEntry | Refused
+
+
+class SessionCache:
+    """Look-up by digest, and the idle times that wait to be written."""
+
+    __slots__ = (
+        "_cold",
+        "_database",
+        "_entries",
+        "_flushed_at",
+        "_idle_s",
+        "_issuer",
+        "_known_account",
+        "_known_session",
+        "_most",
+        "_scopes_of",
+        "_touch_every_s",
+        "_touched",
+        "_ttl_s",
+        "_view",
+    )
+
+    def __init__(
+        self, database: Database, view: RevocationView, scopes_of: ScopesOf, settings: IdentitySettings
+    ) -> None:
+        self._database = database
+        self._cold = database.cold
+        self._view = view
+        self._known_account = view.known_account
+        self._known_session = view.known_session
+        self._scopes_of = scopes_of
+        self._issuer = settings.issuer
+        self._idle_s = settings.session_idle_s
+        self._ttl_s = settings.cache_ttl_s
+        self._most = settings.cache_entries
+        self._touch_every_s = settings.touch_every_s
+        self._entries: dict[bytes, SessionEntry] = {}
+        self._touched: dict[str, SessionEntry] = {}
+        self._flushed_at = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def verify(self, secret_digest: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+        """Return the entry of this digest, or REFUSED; an awaitable of either only where the store is asked.
+
+        Raises StoreError when the store was needed and could not be asked. Warm cost: one dict look-up and six
+        comparisons.
+        """
+        entry = self._entries.get(secret_digest)
+        now, boot = call.now, call.boot
+        if (
+            entry is not None
+            and entry.account_version >= self._known_account.get(entry.account_id, 0)
+            and entry.session_version >= self._known_session.get(entry.session_id, 0)
+            and now < entry.expires_at
+            and now - entry.seen_at < self._idle_s
+            and boot < entry.reread_at
+            and boot < self._view.fresh_until
+        ):
+            entry.seen_at = now
+            if not entry.touched:
+                entry.touched = True
+                self._touched[entry.session_id] = entry
+            return entry
+        return self._ask(secret_digest, call)
+
+    async def flush(self, now: float, *, force: bool = False) -> None:
+        """Write the idle times, if it is time to or `force` (at shutdown). What could not be written stays noted.
+
+        Raises StoreError.
+        """
+        due = now - self._flushed_at >= self._touch_every_s or len(self._touched) >= self._most or force
+        if not due or not self._touched:
+            return
+        touched, self._touched = self._touched, {}
+        seen = []
+        for entry in touched.values():
+            entry.touched = False
+            seen.append((entry.session_id, entry.seen_at))
+        idle_s = self._idle_s
+
+        def write(connection: Connection) -> None:
+            touch_sessions(connection, seen, idle_s)
+
+        try:
+            await self._database.write(write)
+        except BaseException:
+            for session_id, entry in touched.items():
+                entry.touched = True
+                self._touched.setdefault(session_id, entry)
+            raise
+        self._flushed_at = now
+
+    def _ask(self, secret_digest: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+        rows = self._cold(COLD_READ, (secret_digest,))
+        if isinstance(rows, list):
+            outcome = self._judge(secret_digest, rows, call)
+            if outcome is None:
+                raise StoreError("store_unavailable", "the store answered with an older state than it announced")
+            return outcome
+        return self._wait(secret_digest, rows, call)
+
+    async def _wait(self, secret_digest: bytes, rows: Awaitable[list[tuple[Any, ...]]], call: Call) -> Outcome:
+        """Judge what the store answers; ask again where news overtook the answer on its way."""
+        for _ in range(_ATTEMPTS):
+            outcome = self._judge(secret_digest, await rows, call)
+            if outcome is not None:
+                return outcome
+            again = self._cold(COLD_READ, (secret_digest,))
+            if isinstance(again, list):
+                break
+            rows = again
+        raise StoreError("store_unavailable", "the store answered with an older state than it announced")
+
+    def _judge(self, secret_digest: bytes, rows: list[tuple[Any, ...]], call: Call) -> Outcome | None:
+        """Turn the store's answer into an entry, or REFUSED; None when this process knows of a newer state."""
+        earlier = self._entries.pop(secret_digest, None)
+        if not rows:
+            return REFUSED
+        (
+            session_id,
+            account_id,
+            account_epoch,
+            carrier,
+            factors,
+            created_at,
+            seen_at,
+            _idle_until,
+            expires_at,
+            session_version,
+            email,
+            roles_text,
+            status,
+            epoch,
+            account_version,
+        ) = rows[0]
+        if account_version < self._known_account.get(account_id, 0):
+            return None
+        if session_version < self._known_session.get(session_id, 0):
+            return None
+        if earlier is not None and earlier.seen_at > seen_at:
+            seen_at = earlier.seen_at
+        now = call.now
+        if status != "active" or account_epoch < epoch or now >= expires_at or now - seen_at >= self._idle_s:
+            return REFUSED
+        roles = roles_of(roles_text)
+        principal = Principal(
+            id=account_id,
+            issuer=self._issuer,
+            roles=roles,
+            scopes=self._scopes_of(roles),
+            session_id=session_id,
+            factors=factors_of(factors),
+            via="session" if carrier == "cookie" else "bearer",
+        )
+        entry = SessionEntry(
+            principal,
+            account_id=account_id,
+            account_version=account_version,
+            session_id=session_id,
+            session_version=session_version,
+            email=email,
+            created_at=created_at,
+            seen_at=now,
+            expires_at=expires_at,
+            reread_at=call.boot + self._ttl_s,
+        )
+        if len(self._entries) >= self._most:
+            del self._entries[next(iter(self._entries))]
+        self._entries[secret_digest] = entry
+        entry.touched = True
+        self._touched[session_id] = entry
+        return entry

@@ -1,0 +1,69 @@
+"""What a session is, and its table.
+
+The public id (`ses_…`) is not derived from the secret, and the secret is kept as a digest under the purpose of its
+carrier, so that a cookie's value is no bearer token and the other way round. A session carries the account's epoch of
+its making: it is valid while that is at least the account's own. `version` is raised by whatever changes the session;
+ending it deletes the row and announces a version above it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+
+from garrison.core.ids import AccountId, SessionId
+from garrison.core.principal import Factor
+from garrison.store.schema import metadata
+
+Carrier = Literal["cookie", "token"]
+COOKIE_PURPOSE = "session"
+TOKEN_PURPOSE = "bearer"  # noqa: S105 - names what a digest is for
+TOKEN_PREFIX = "grs_"  # noqa: S105 - is public
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("secret_digest", LargeBinary(32), nullable=False, unique=True),
+    Column("account_id", String(32), ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("account_epoch", Integer, nullable=False),
+    Column("carrier", String(8), nullable=False),
+    Column("factors", Text, nullable=False),
+    Column("device_id", String(32), nullable=True),
+    Column("client", String(64), nullable=False),
+    Column("network", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("idle_until", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("version", Integer, nullable=False),
+    CheckConstraint("carrier IN ('cookie', 'token')", name="sessions_carrier"),
+    Index("sessions_by_account", "account_id", "created_at"),
+    Index("sessions_by_idle", "idle_until"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as its owner may see it. Times are Unix seconds; `client` and `network` are hints, not evidence."""
+
+    id: SessionId
+    account_id: AccountId
+    carrier: Carrier
+    client: str
+    network: str
+    created_at: float
+    seen_at: float
+    expires_at: float
+
+
+def factors_to_text(factors: Sequence[Factor]) -> str:
+    """Return the factors as the column holds them: JSON pairs of kind and time."""
+    return json.dumps([[factor.kind, factor.proved_at] for factor in factors], separators=(",", ":"))
+
+
+def factors_of(text: str) -> tuple[Factor, ...]:
+    """Return the factors that a column holds."""
+    return tuple(Factor(kind, proved_at) for kind, proved_at in json.loads(text))

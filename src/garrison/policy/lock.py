@@ -1,0 +1,47 @@
+"""The second lock: an endpoint runs only if the guard decided exactly this request for exactly this endpoint.
+
+The guard stands in front of the app and chooses a route by the request line. Between it and the endpoint runs code of
+others: a middleware that rewrites the path or the method, a router that was changed after start, an app served without
+its guard. So at start everything in the inventory that runs requests is wrapped. The wrapper lets a request through
+only if the scope holds a granted `Call` of this process whose route is run by this very element, for the method, kind
+and path that the guard saw. Anything else is 403 and an event; nothing is ever inferred from headers.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send, send_answer
+from garrison.wire.call import Call
+from garrison.wire.problem import problem
+
+OnRefusal = Callable[[Scope, str], None]
+"""Told of every refusal: the scope, and which element was to run."""
+
+
+def locked(app: ASGIApp, element: object, name: str, on_refusal: OnRefusal) -> ASGIApp:
+    """Return `app` behind the lock. `element` is what `Route.element` must be; a late one equals no route's."""
+
+    def run(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        call = scope.get("garrison")
+        if (
+            call.__class__ is Call
+            and call.granted
+            and call.route.route.element is element
+            and scope["path"] == call.path
+            and scope["type"] == call.kind
+            and (call.kind == "websocket" or scope["method"] == call.method)
+        ):
+            return app(scope, receive, send)
+        on_refusal(scope, name)
+        return _refuse(scope, receive, send)
+
+    return run
+
+
+async def _refuse(scope: Scope, _receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        return
+    call = scope.get("garrison")
+    request_id = call.request_id if call.__class__ is Call else ""
+    answer = problem("undecided", request_id)
+    await send_answer(Answer(answer.status, answer.headers, answer.body, answer.code), send)

@@ -1,0 +1,354 @@
+"""What runs while an app is guarded: the store, the view, the identity part, the chain, and the work in the background.
+
+    open     settings ▸ inventory and decisions ▸ store ▸ identity ▸ plans ▸ lock ▸ chain; all mistakes at once
+    serve    the background task polls the log, cuts streams, writes idle times and refusals, sweeps under a lease
+    close    writes what is pending and lets go of the store
+
+A client that sends no lifespan (`TestClient(app)` without `with`: a new loop for every request) gets no background
+task: then `maintain` does the poll at each request. Nothing here belongs to an event loop but that task.
+"""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy import Connection
+
+from garrison.core.clock import SystemClock
+from garrison.core.errors import StoreError
+from garrison.core.ids import new_id
+from garrison.core.sealing import Sealer
+from garrison.guard.arrival import arrival_layer
+from garrison.guard.audit import Refusals
+from garrison.guard.bounds import bounds_layer
+from garrison.guard.chain import Chain
+from garrison.guard.cors import cors_layer
+from garrison.guard.endpoint import Endpoint
+from garrison.guard.failures import log_failure
+from garrison.guard.host import host_layer
+from garrison.guard.https import https_layer
+from garrison.guard.layer import BeforeLayer
+from garrison.guard.limit_table import LimitTable
+from garrison.guard.limits import address_layer, api_limit_check, endpoint_limit, route_limit
+from garrison.guard.plan import Planner
+from garrison.guard.proxies import proxies_layer
+from garrison.guard.revocation import RevocationView
+from garrison.guard.routing import routing_layer
+from garrison.guard.streams import Streams
+from garrison.identity.sessions.cache import ScopesOf
+from garrison.policy.decide import Decision, scopes_by_role
+from garrison.policy.inventory import Route
+from garrison.policy.match import Matcher
+from garrison.serve.frameworks import Adapter
+from garrison.serve.health import health_endpoints
+from garrison.serve.openapi import identity_document
+from garrison.serve.plans import inspect_app, own_path, refuse, with_own
+from garrison.serve.settings import Settings, load_settings
+from garrison.serve.wiring import OWN_PATHS, SWEPT, Identity, openapi_endpoint, wire_identity
+from garrison.store import audit, leases, log
+from garrison.store.database import Database
+from garrison.store.migrate import ensure_schema
+from garrison.store.secret_check import check_secret
+from garrison.store.sqlite import open_sqlite, write_once
+from garrison.store.sweeper import BATCH, store_sweeps, sweep_batch
+from garrison.wire.answer import Scope
+from garrison.wire.call import Call
+
+if TYPE_CHECKING:
+    from garrison.serve.garrison import Garrison
+
+_log = structlog.get_logger("garrison")
+_POLL_EVERY_S = 0.1
+_WRITE_EVERY_S = 5.0
+_SWEEP_EVERY_S = 30.0
+_LEASE_S = 90.0
+_POLL_ROWS = 1000
+_NEVER = re.compile(r"(?!)")
+
+
+class Store:
+    """The store of one process, and how it hears news: what commands share with servers."""
+
+    def __init__(self, settings: Settings) -> None:
+        ensure_schema(settings.database_path, migrate=settings.development)
+        self.clock = SystemClock()
+        self.sealer = Sealer(settings.secrets())
+        write_once(settings.database_path, lambda connection: check_secret(connection, self.sealer))
+        self.database: Database = open_sqlite(settings.database_path)
+        self.view = RevocationView(self.clock, bound_s=settings.revocation_bound_s)
+
+
+class Runtime:
+    """One guarded app, started."""
+
+    def __init__(
+        self, settings: Settings, store: Store, identity: Identity, chain: Chain, streams: Streams, refusals: Refusals
+    ) -> None:
+        self.settings = settings
+        self.chain = chain
+        self.has_background = False
+        self.accounts = identity.accounts
+        self.sessions = identity.sessions
+        self._store = store
+        self._database = store.database
+        self._clock = store.clock
+        self._view = store.view
+        self._identity = identity
+        self._streams = streams
+        self._refusals = refusals
+        self._holder = new_id("evt")
+        self._position: int | None = None
+        self._news = 0
+        self._written_at = self._clock.boot()
+        self._swept_at = self._clock.boot()
+        self._closed = False
+
+    @classmethod
+    def open(cls, garrison: "Garrison") -> "Runtime":
+        """Start: read settings, routes and policy, open the store. Raises PolicyError, SettingsError, StoreError."""
+        adapter = garrison.adapter
+        if adapter is None:
+            raise StoreError("store_unavailable", "protect an app first")
+        settings = garrison.settings if garrison.settings is not None else load_settings()
+        return _Opening(garrison, adapter, settings).runtime()
+
+    async def ready(self) -> Mapping[str, bool]:
+        """Return part → whether it works: a write that is durable, and news that arrives."""
+        try:
+            await self._database.read(lambda connection: log.last_position(connection))
+            store = True
+        except StoreError:
+            store = False
+        return {"store": store, "news": self._view.is_fresh() or not self.has_background}
+
+    async def maintain(self) -> None:
+        """Do at a request what the background task does elsewhere: hear the news."""
+        await self._poll()
+
+    @contextlib.asynccontextmanager
+    async def background(self) -> AsyncIterator[None]:
+        """Run the background work as long as the context lasts."""
+        await self._poll()
+        task = asyncio.create_task(self._work(), name="garrison background")
+        self.has_background = True
+        try:
+            yield
+        finally:
+            self.has_background = False
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def close(self) -> None:
+        """Write what is pending, end the pool, let go of the store; safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(StoreError):
+            await self._identity.cache.flush(self._clock.now(), force=True)
+        with contextlib.suppress(StoreError):
+            await self._write_refusals()
+        self._identity.passwords.close()
+        await self._database.close()
+
+    async def _work(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_EVERY_S)
+            boot = self._clock.boot()
+            try:
+                await self._poll()
+                if boot - self._written_at >= _WRITE_EVERY_S:
+                    self._written_at = boot
+                    await self._identity.cache.flush(self._clock.now())
+                    await self._write_refusals()
+                if boot - self._swept_at >= _SWEEP_EVERY_S:
+                    self._swept_at = boot
+                    await self._sweep()
+            except StoreError as error:
+                _log.error("background", code=error.code, detail=error.detail)
+            except Exception:
+                _log.exception("background")
+            self._streams.sweep(self._clock.now(), trusted=self._view.is_fresh())
+
+    async def _poll(self) -> None:
+        """Read the log from where the last poll ended, apply it, and note how fresh that makes the view."""
+        clock = self._clock
+        started = clock.boot()
+        clock.adjust(time.time())
+        news = self._database.news()
+        if news == self._news:
+            self._view.polled(started)
+            return
+        if self._position is None:
+            self._position = (await self._rows(log.LAST_POSITION))[0][0]
+        while True:
+            found = await self._rows(log.READ_AFTER, self._position, _POLL_ROWS)
+            for position, kind, subject, changed_to in found:
+                self._view.applied(kind, subject, changed_to)
+                self._position = position
+            if len(found) < _POLL_ROWS:
+                break
+        self._news = news
+        self._view.polled(started)
+
+    async def _rows(self, sql: str, *parameters: Any) -> Sequence[tuple[Any, ...]]:
+        rows = self._database.cold(sql, parameters)
+        return rows if isinstance(rows, list) else await rows
+
+    async def _write_refusals(self) -> None:
+        counts, overflow = self._refusals.drain()
+        if not counts and not overflow:
+            return
+        now = self._clock.now()
+        try:
+            await self._database.write(
+                lambda connection: audit.record_refusals(connection, {**counts}, overflow, now)
+            )
+        except StoreError:
+            self._refusals.restore(counts, overflow)
+            raise
+
+    async def _sweep(self) -> None:
+        """Delete what has expired, in batches, by whoever of all processes holds the lease."""
+        now, holder = self._clock.now(), self._holder
+        sweeps = (*SWEPT, *store_sweeps())
+
+        def batch(connection: Connection) -> int:
+            if not leases.take(connection, "sweep", holder, now=now, ttl_s=_LEASE_S):
+                return 0
+            return sweep_batch(connection, sweeps, now)
+
+        swept = BATCH
+        while swept >= BATCH:
+            swept = await self._database.write(batch)
+
+
+class _Opening:
+    """The steps of a start, in order; what they share."""
+
+    def __init__(self, garrison: "Garrison", adapter: Adapter, settings: Settings) -> None:
+        self._adapter = adapter
+        self._policy = garrison.policy
+        self._prefix = garrison.prefix
+        self._settings = settings
+        self._guard = settings.guard()
+        self._refusals = Refusals()
+        self._running: Runtime | None = None
+
+    def runtime(self) -> Runtime:
+        settings, guard, adapter = self._settings, self._guard, self._adapter
+        own_paths = [own_path(path, self._prefix) for path in OWN_PATHS]
+        inspected = inspect_app(adapter, self._policy, own_paths, docs=settings.development)
+        refuse(inspected, undecided_may_start=settings.undecided == "deny")
+        rules = [decision.rule for decision in inspected.decisions.all() if decision.rule is not None]
+        adapter.prepare(inspected.decisions, development=settings.development)
+        store = Store(settings)
+        streams = Streams(store.view)
+        identity = wire_identity(
+            store.database,
+            store.clock,
+            store.view,
+            store.sealer,
+            settings.identity(),
+            scopes_function(scopes_by_role(self._policy, rules)),
+        )
+        endpoints = self._endpoints(identity)
+        root, decisions, own = with_own(inspected, endpoints, self._prefix)
+        limits = LimitTable()
+        planner = Planner(
+            guard,
+            identity.authenticators,
+            api_limit=api_limit_check(guard, limits),
+            route_limit=route_limit(guard, limits),
+            endpoint_limit=endpoint_limit(guard, limits),
+            owner_failed=lambda call, error: log_failure("owner_check_failed", call, error, code="owner_check_failed"),
+        )
+        for decision in decisions.all():
+            decision.plan = _plan(planner, decision, own.get(decision))
+        late = Decision(Route("(added after start)", "http", _NEVER, None), "*", None, "added after start")
+        late.plan = planner.of_route(None, method="POST", websocket=False)
+        adapter.lock(self._on_lock_refusal)
+        before: Sequence[BeforeLayer | None] = (
+            host_layer(guard),
+            https_layer(guard),
+            bounds_layer(guard),
+            address_layer(guard, limits),
+            cors_layer(guard),
+            routing_layer(
+                Matcher(root, decisions),
+                root_path=adapter.root_path,
+                has_late=adapter.has_late,
+                late=late,
+                redirect=planner.of_redirect(),
+            ),
+        )
+        chain = Chain(
+            arrival=(arrival_layer(store.clock), proxies_layer(guard)),
+            before=[layer for layer in before if layer is not None],
+            infrastructure={own_path(one.path, self._prefix): one for one in endpoints if one.infrastructure},
+            default_headers=planner.private_headers,
+            streams=streams,
+            refusals=self._refusals,
+        )
+        self._running = Runtime(settings, store, identity, chain, streams, self._refusals)
+        self._say(settings)
+        return self._running
+
+    def _endpoints(self, identity: Identity) -> tuple[Endpoint, ...]:
+        endpoints = (
+            *identity.endpoints,
+            *health_endpoints(self._ready, self._guard.health_networks),
+        )
+
+        def document() -> Mapping[str, Any]:
+            return identity_document(
+                endpoints,
+                prefix=self._prefix,
+                server=self._settings.issuer_url.rstrip("/"),
+                version=version("garrison"),
+            )
+
+        return (*endpoints, openapi_endpoint(document))
+
+    async def _ready(self) -> Mapping[str, bool]:
+        return await self._running.ready() if self._running is not None else {"store": False}
+
+    def _on_lock_refusal(self, scope: Scope, name: str) -> None:
+        call = scope.get("garrison")
+        if isinstance(call, Call):
+            self._refusals.note(call, "second_lock", 403)
+        _log.error("second_lock", element=name, method=scope.get("method", "WS"))
+
+    def _say(self, settings: Settings) -> None:
+        if settings.email_verification in ("", "optional"):
+            _log.info(
+                "email_verification_optional",
+                note="a sign-in right after a sign-up tells whether the address was taken",
+            )
+
+
+def _plan(planner: Planner, decision: Decision, endpoint: Endpoint | None) -> Any:
+    if endpoint is not None:
+        return planner.of_endpoint(endpoint)
+    route = decision.route
+    return planner.of_route(decision.rule, method=decision.method, websocket=route.kind == "websocket", docs=route.docs)
+
+
+def scopes_function(by_role: Mapping[str, frozenset[str]]) -> ScopesOf:
+    """Return roles → scopes, remembered."""
+    known: dict[frozenset[str], frozenset[str]] = {}
+
+    def scopes_of(roles: frozenset[str]) -> frozenset[str]:
+        found = known.get(roles)
+        if found is None:
+            found = frozenset(scope for role in roles for scope in by_role.get(role, ()))
+            if len(known) < 1024:
+                known[roles] = found
+        return found
+
+    return scopes_of

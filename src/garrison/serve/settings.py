@@ -1,0 +1,397 @@
+"""Settings: environment and `.env`, prefix `GARRISON_`, read once at start (ASVS 5.0 V13; CWE-209, CWE-532).
+
+Every problem is listed at once, by the variable's name and never its value: what pydantic reports is taken without its
+input. What this version does not serve yet is a problem, too: a setting that is silently ignored is a hole.
+`Settings(env="production", …)` makes the same value in code, with the same checks and without reading anything.
+"""
+
+import difflib
+import os
+import re
+import secrets as random_secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from garrison.core.durations import Limit, parse_duration, parse_limit
+from garrison.core.errors import SettingsError
+from garrison.core.network import Network, is_loopback, parse_network
+from garrison.core.sealing import MIN_SECRET_BYTES
+from garrison.guard.settings import GuardSettings
+from garrison.identity.settings import IdentitySettings, PasswordCost, parse_cost
+
+PREFIX = "GARRISON_"
+PROCESSES = "GARRISON_PROCESSES"
+"""Set by `garrison serve` for its workers: how many share the limits."""
+SECRET_FILE = Path("var/secret")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])", re.ASCII)
+_LOOPBACK_NAMES = frozenset({"localhost"})
+T = TypeVar("T")
+
+
+class Settings(BaseModel):
+    """What a process is told. Durations are given as text or seconds, limits as `N/duration`, lists with commas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    env: Literal["development", "production"] = "development"
+    dev_expose: bool = False
+    """A development server may answer beyond this machine."""
+    database_url: str = "sqlite:///var/garrison.db"
+    redis_url: str = ""
+    session_store: Literal["sql", "redis"] = "sql"
+    session_format: Literal["opaque", "jwt"] = "opaque"
+    secret: SecretStr = SecretStr("")
+    """One or more secrets of at least 32 bytes, the newest first; in development made and kept in `var/secret`."""
+    issuer: str = ""
+    audience: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+    health_networks: tuple[Network, ...] = ()
+    undecided: Literal["refuse", "deny"] = "refuse"
+    email_verification: Literal["optional", "required", ""] = ""
+    basic: bool = False
+    refresh_grace: float = 10.0
+    access_ttl: float = 900.0
+    refresh_ttl: float = 7 * 86_400.0
+    session_idle: float = 14 * 86_400.0
+    session_max: float = 30 * 86_400.0
+    revocation_bound: float = 2.0
+    leeway: float = 60.0
+    limit_address: Limit = Limit(1200, 60)
+    limit_api: Limit = Limit(100, 60)
+    limit_sign_in: Limit = Limit(5, 900)
+    limit_sign_in_address: Limit = Limit(50, 900)
+    limit_sign_up: Limit = Limit(20, 3600)
+    limit_refresh: Limit = Limit(60, 60)
+    limit_oauth_token: Limit = Limit(60, 60)
+    limit_oauth_token_failed: Limit = Limit(20, 900)
+    password_cost: PasswordCost = PasswordCost()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    processes: int = 1
+
+    _port: int = PrivateAttr(8000)
+    _directory: Path = PrivateAttr(Path())
+    _env_is_set: bool = PrivateAttr(True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_problems(error)) from None
+        problems = self._cross_checks()
+        if problems:
+            raise SettingsError(problems)
+
+    # Reading text
+
+    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", "health_networks", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", "health_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if not isinstance(value, tuple | list):
+            return value
+        return tuple(
+            _parsed(parse_network, one, "write networks as CIDR, for example 10.0.0.0/8 or ::1, without host bits")
+            if isinstance(one, str)
+            else one
+            for one in value
+        )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower().rstrip(".") for host in value)
+        if any(_HOST.fullmatch(host) is None for host in hosts):
+            raise _problem("write host names without port, scheme or wildcard, for example api.example.com")
+        return hosts
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower() for origin in value)
+        if any(origin in ("*", "null") for origin in origins):
+            raise _problem("name each origin: * and null would let every page act with its visitors' cookies")
+        if any(_ORIGIN.fullmatch(origin) is None for origin in origins):
+            raise _problem("write origins as scheme://host or scheme://host:port, without a path")
+        return origins
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = _parsed(urlsplit, value, _ISSUER_HELP)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or parts.username is not None
+            or "?" in value
+            or "#" in value
+            or not value.isascii()
+            or " " in value
+        ):
+            raise _problem(_ISSUER_HELP)
+        if parts.scheme == "http" and not (parts.hostname in _LOOPBACK_NAMES or is_loopback(parts.hostname)):
+            raise _problem("http is for loopback only; use https")
+        return value
+
+    @field_validator(
+        "refresh_grace",
+        "access_ttl",
+        "refresh_ttl",
+        "session_idle",
+        "session_max",
+        "revocation_bound",
+        "leeway",
+        mode="before",
+    )
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        return _parsed(parse_duration, value, "write a duration as seconds (900), 10s, 15m, 1h, 7d, or '15 minutes'")
+
+    @field_validator(
+        "limit_address",
+        "limit_api",
+        "limit_sign_in",
+        "limit_sign_in_address",
+        "limit_sign_up",
+        "limit_refresh",
+        "limit_oauth_token",
+        "limit_oauth_token_failed",
+        mode="before",
+    )
+    @classmethod
+    def _limit(cls, value: Any) -> Any:
+        return _parsed(parse_limit, value, "write a limit as N/duration, for example 100/minute or 5/15 minutes")
+
+    @field_validator("password_cost", mode="before")
+    @classmethod
+    def _cost(cls, value: Any) -> Any:
+        help_text = "write m=KiB,t=passes,p=lanes, for example m=19456,t=2,p=1"
+        return _parsed(parse_cost, value, help_text) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if not value.startswith("sqlite:///") or len(value) <= len("sqlite:///"):
+            raise _problem("this version keeps its data in SQLite: write sqlite:///var/garrison.db or another path")
+        return value
+
+    @field_validator("secret", mode="before")
+    @classmethod
+    def _secret(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if text and (not parts or any(len(part.encode()) < MIN_SECRET_BYTES for part in parts)):
+            raise _problem(_SECRET_HELP)
+        return SecretStr(",".join(parts))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, values: Any) -> Any:
+        """`GARRISON_X=` in a file means: the default."""
+        return {key: value for key, value in values.items() if value != ""} if isinstance(values, dict) else values
+
+    def _cross_checks(self) -> list[tuple[str, str]]:
+        problems: list[tuple[str, str]] = []
+        for name, unserved, text in (
+            ("redis_url", bool(self.redis_url), "Redis is not served by this version; leave it out"),
+            ("session_store", self.session_store != "sql", "only sql is served by this version"),
+            ("session_format", self.session_format != "opaque", "only opaque is served by this version"),
+            ("basic", self.basic, "HTTP Basic is not served by this version; leave it off"),
+        ):
+            if unserved:
+                problems.append((_name(name), text))
+        if self.email_verification == "required" or (not self.email_verification and not self.development):
+            problems.append(
+                (
+                    _name("email_verification"),
+                    "this version sends no mail; set it to optional, knowing that then a "
+                    "sign-in right after a sign-up tells whether an address was taken",
+                )
+            )
+        if not self.development:
+            if not self.secret.get_secret_value():
+                problems.append((_name("secret"), f"production needs one: {_SECRET_HELP}"))
+            if not self.issuer:
+                problems.append((_name("issuer"), f"production needs it: {_ISSUER_HELP}"))
+            if self.dev_expose:
+                problems.append((_name("dev_expose"), "is for development only"))
+            least = PasswordCost()
+            if self.password_cost.memory_kib < least.memory_kib or self.password_cost.passes < least.passes:
+                text = f"production hashes with at least m={least.memory_kib},t={least.passes},p=1"
+                problems.append((_name("password_cost"), text))
+        if self.session_idle > self.session_max:
+            problems.append((_name("session_idle"), "is longer than SESSION_MAX"))
+        return problems
+
+    # What others are told
+
+    @property
+    def development(self) -> bool:
+        """Say whether this is a development process."""
+        return self.env == "development"
+
+    @property
+    def env_is_set(self) -> bool:
+        """Say whether somebody said which environment this is."""
+        return self._env_is_set
+
+    @property
+    def issuer_url(self) -> str:
+        """The issuer, by default this server's loopback address."""
+        return self.issuer or f"http://127.0.0.1:{self._port}"
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file, relative to the directory the settings were read in."""
+        return self._directory / self.database_url.removeprefix("sqlite:///")
+
+    @property
+    def revocation_bound_s(self) -> float:
+        """Seconds after which a process that hears no news asks the store for everything."""
+        return self.revocation_bound
+
+    def secrets(self) -> list[bytes]:
+        """Return the master secrets, newest first; development makes one at first use and keeps it in a file."""
+        text = self.secret.get_secret_value()
+        if not text:
+            text = _development_secret(self._directory / SECRET_FILE)
+        return [part.encode() for part in text.split(",")]
+
+    def guard(self) -> GuardSettings:
+        """Return the guard's part."""
+        host = urlsplit(self.issuer_url).hostname or ""
+        own = f"[{host}]" if ":" in host else host
+        return GuardSettings(
+            development=self.development,
+            expose=self.dev_expose,
+            issuer=self.issuer_url,
+            trusted_proxies=self.trusted_proxies,
+            allowed_hosts=frozenset({own, *self.allowed_hosts}),
+            allowed_origins=frozenset(self.allowed_origins),
+            health_networks=self.health_networks,
+            limit_address=self.limit_address,
+            limit_api=self.limit_api,
+            share=self.processes,
+            revocation_bound_s=self.revocation_bound,
+        )
+
+    def identity(self) -> IdentitySettings:
+        """Return identity's part."""
+        return IdentitySettings(
+            development=self.development,
+            issuer=self.issuer_url,
+            session_idle_s=self.session_idle,
+            session_max_s=self.session_max,
+            limit_sign_in=self.limit_sign_in,
+            limit_sign_in_address=self.limit_sign_in_address,
+            limit_sign_up=self.limit_sign_up,
+            password_cost=self.password_cost,
+        )
+
+
+def load_settings(
+    *, port: int | None = None, environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> Settings:
+    """Read the environment and `.env` of `directory` (the current one); the environment wins.
+
+    `port` is where the server will listen, for the default of `ISSUER`; without it the variable `PORT`, else 8000.
+    Raises SettingsError with every problem.
+    """
+    environment = os.environ if environ is None else environ
+    where = directory if directory is not None else Path()
+    file = where / ".env"
+    written = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    named = {name: value for name, value in written.items() if name.startswith(PREFIX) and value is not None}
+    named |= {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    known = set(Settings.model_fields)
+    problems = [
+        (name, _unknown(name, known)) for name in sorted(named) if name.removeprefix(PREFIX).lower() not in known
+    ]
+    values = {name.removeprefix(PREFIX).lower(): value for name, value in named.items()}
+    values = {name: value for name, value in values.items() if name in known}
+    chosen = environment.get("PORT", "") if port is None else str(port)
+    if chosen and not (chosen.isascii() and chosen.isdigit() and 0 < int(chosen) < 65_536):
+        problems.append(("PORT", "write a port number, 1 to 65535"))
+        chosen = ""
+    try:
+        settings = Settings(**values)
+    except SettingsError as error:
+        raise SettingsError([*problems, *error.problems]) from None
+    if problems:
+        raise SettingsError(problems)
+    settings._port = int(chosen or 8000)
+    settings._directory = where
+    settings._env_is_set = bool(values.get("env"))
+    return settings
+
+
+def _development_secret(file: Path) -> str:
+    """Return the secret of this directory, made once: created exclusively, so that two starts agree on one."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(random_secrets.token_urlsafe(48) + "\n")
+    for _ in range(50):  # whoever created it may be about to write
+        text = file.read_text().strip()
+        if text:
+            break
+    if len(text.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError([(_name("secret"), f"{SECRET_FILE} does not hold a secret of {MIN_SECRET_BYTES} bytes")])
+    return text
+
+
+def _problems(error: ValidationError) -> list[tuple[str, str]]:
+    """Return variable and what to do. `msg` of our own errors says it; pydantic's own say what is allowed."""
+    found = error.errors(include_input=False, include_context=False, include_url=False)
+    return [(_name(str(one["loc"][0])) if one["loc"] else PREFIX, _sentence(one["msg"])) for one in found]
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _name(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _problem(text: str) -> PydanticCustomError:
+    return PydanticCustomError("settings", text)
+
+
+def _parsed(parse: Callable[[Any], T], value: Any, help_text: str) -> T:
+    try:
+        return parse(value)
+    except (ValueError, TypeError, AttributeError):
+        raise _problem(help_text) from None
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), known, n=1)
+    return f"is no setting; did you mean {_name(near[0])}?" if near else "is no setting"
+
+
+_SECRET_HELP = (
+    f"at least {MIN_SECRET_BYTES} bytes, for example from `openssl rand -base64 48`; "
+    "a list with commas, the newest first, while rotating"
+)
+_ISSUER_HELP = "write the URL that clients see, for example https://api.example.com, without user, query or fragment"

@@ -1,0 +1,112 @@
+"""What there is, in lists: services, authenticators, endpoints, tables to sweep. A new capability is a line here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from garrison.core.clock import Clock
+from garrison.core.sealing import Sealer
+from garrison.guard.authenticate import Authenticator
+from garrison.guard.endpoint import Endpoint
+from garrison.guard.revocation import RevocationView
+from garrison.identity.accounts.routes import account_endpoints
+from garrison.identity.accounts.service import AccountService
+from garrison.identity.changes import Changes
+from garrison.identity.devices.model import devices
+from garrison.identity.passwords.hashing import Passwords
+from garrison.identity.passwords.pool import HashPool
+from garrison.identity.passwords.routes import password_endpoints
+from garrison.identity.passwords.service import PasswordService
+from garrison.identity.sessions.authenticator import CookieAuthenticator, TokenAuthenticator
+from garrison.identity.sessions.cache import ScopesOf, SessionCache
+from garrison.identity.sessions.model import sessions
+from garrison.identity.sessions.routes import session_endpoints
+from garrison.identity.sessions.service import SessionService
+from garrison.identity.settings import IdentitySettings
+from garrison.identity.sign_in.password_check import PasswordCheck
+from garrison.identity.sign_in.routes import sign_in_endpoints
+from garrison.identity.sign_in.service import SignInService
+from garrison.identity.sign_in.throttle import Throttle
+from garrison.policy.rules import public
+from garrison.store.database import Database
+from garrison.store.sweeper import Sweep
+from garrison.wire.answer import Answer, json_answer
+from garrison.wire.call import Call
+
+SWEPT = (Sweep(sessions, "expires_at"), Sweep(sessions, "idle_until"), Sweep(devices, "expires_at"))
+"""Tables of identity whose rows expire."""
+
+OWN_PATHS = (
+    "/auth/sign-up",
+    "/auth/sign-in",
+    "/auth/session",
+    "/auth/sessions",
+    "/auth/sessions/{id}",
+    "/auth/sign-out",
+    "/auth/sign-out-everywhere",
+    "/auth/password/change",
+    "/auth/openapi.json",
+    "/health/live",
+    "/health/ready",
+)
+"""Every path we serve, for `check`, which opens nothing; a test holds it against the endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity part of one process."""
+
+    accounts: AccountService
+    sessions: SessionService
+    cache: SessionCache
+    passwords: Passwords
+    authenticators: tuple[Authenticator, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+def wire_identity(
+    database: Database,
+    clock: Clock,
+    view: RevocationView,
+    sealer: Sealer,
+    settings: IdentitySettings,
+    scopes_of: ScopesOf,
+) -> Identity:
+    """Put the identity part together."""
+    pool = HashPool(threads=settings.hash_threads, queue=settings.hash_queue, timeout_s=settings.hash_queue_timeout_s)
+    passwords = Passwords(settings.password_cost, pool)
+    changes = Changes(database, clock, view)
+    check = PasswordCheck(database, clock, passwords, Throttle(sealer, settings), settings)
+    accounts = AccountService(changes, database, clock, passwords)
+    session_service = SessionService(changes, database, clock, settings)
+    sign_in = SignInService(changes, check, session_service, settings)
+    password_service = PasswordService(changes, database, passwords, check)
+    cache = SessionCache(database, view, scopes_of, settings)
+    return Identity(
+        accounts=accounts,
+        sessions=session_service,
+        cache=cache,
+        passwords=passwords,
+        authenticators=(
+            TokenAuthenticator(cache),
+            CookieAuthenticator(cache, development=settings.development),
+        ),
+        endpoints=(
+            *account_endpoints(accounts, settings),
+            *sign_in_endpoints(sign_in, scopes_of, settings),
+            *session_endpoints(session_service, settings),
+            *password_endpoints(password_service, settings),
+        ),
+    )
+
+
+def openapi_endpoint(document: Callable[[], Mapping[str, Any]]) -> Endpoint:
+    """Return the endpoint that serves our own OpenAPI document, made at its first call."""
+    made: list[Mapping[str, Any]] = []
+
+    async def show(_call: Call, _body: None) -> Answer:
+        if not made:
+            made.append(document())
+        return json_answer(200, made[0])
+
+    return Endpoint("GET", "/auth/openapi.json", public, show, "This document", in_openapi=False)

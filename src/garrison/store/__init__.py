@@ -1,0 +1,1 @@
+"""What is written down: SQL through SQLAlchemy Core, one module for each table with every statement on it."""

@@ -1,0 +1,174 @@
+"""One thread that owns one connection and runs what it is asked, in order.
+
+Why a thread: a transaction ends with an fsync (0.3 ms on a good disk, seconds on a bad one), and SQLite has one writer
+at a time anyway, so one queue in front of one connection costs nothing and needs no retries. Nothing here belongs to an
+event loop: each asker waits on a future of its own loop, and a loop that is gone by the time of the answer loses
+nothing but the answer (`TestClient` uses a new loop for each request).
+
+The queue is bounded: beyond `most_waiting`, askers are refused at once (`store_busy`) instead of piling up. The
+connection is opened by the first job. After an outage it is thrown away and opened anew by the next job, so a disk
+that comes back is used again. If the thread ends, for whatever reason, those that wait get a StoreError.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from garrison.core.errors import StoreError
+from garrison.store.sqlite_errors import store_error_of
+
+T = TypeVar("T")
+Work = Callable[[Connection], Any]
+
+
+class Worker:
+    """A thread, its queue and its connection.
+
+    connect: opens the connection, on the thread. disconnect: closes it, there too; it must not raise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        connect: Callable[[], Connection],
+        disconnect: Callable[[Connection], None],
+        most_waiting: int,
+    ) -> None:
+        self._name = name
+        self._connect = connect
+        self._disconnect = disconnect
+        self._most_waiting = most_waiting
+        self._connection: Connection | None = None  # the thread's own
+        self._changed = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction on the thread; return its result once that has committed.
+
+        Raises what `work` raises, and StoreError.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop)
+        with self._changed:
+            if self._closed:
+                raise _closed()
+            if len(self._waiting) >= self._most_waiting:
+                raise StoreError("store_busy", "too many wait for the database")
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        result: T = await job.future
+        return result
+
+    def stop(self) -> None:
+        """Finish the job under way, refuse the rest, close the connection. Blocks until done; again is fine."""
+        with self._changed:
+            self._closed = True
+            thread = self._thread
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _serve(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                job.do(self._transact)
+                del job  # a job holds its result; do not keep it until the next one comes
+        finally:
+            with self._changed:
+                self._thread = None
+                refused, self._waiting = self._waiting, deque()
+            self._drop()
+            for job in refused:
+                job.fail(_closed())
+
+    def _next(self) -> "_Job | None":
+        """Wait for a job; None when closed."""
+        with self._changed:
+            while not self._closed:
+                while self._waiting:
+                    job = self._waiting.popleft()
+                    if not job.future.cancelled():
+                        return job
+                self._changed.wait()
+        return None
+
+    def _transact(self, work: Work) -> Any:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            connection = self._connection
+            with connection.begin():
+                result = work(connection)
+                if not _is_in_transaction(connection):  # SQLite rolls back by itself after some errors
+                    raise StoreError("store_unavailable", "the transaction was rolled back")
+        except BaseException as error:
+            outage = error if isinstance(error, StoreError) else store_error_of(error)
+            if outage is not None or (self._connection is not None and _is_in_transaction(self._connection)):
+                self._drop()
+            if outage is None or outage is error:
+                raise
+            raise outage from error
+        return result
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._disconnect(connection)
+
+
+class _Job:
+    """What is asked, and who waits for it on which loop."""
+
+    __slots__ = ("_loop", "_work", "future")
+
+    def __init__(self, work: Work, loop: asyncio.AbstractEventLoop) -> None:
+        self._work = work
+        self._loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+
+    def do(self, transact: Callable[[Work], Any]) -> None:
+        try:
+            result = transact(self._work)
+        except StopIteration as error:  # a future takes anything but this one, and its asker would wait for ever
+            self.fail(RuntimeError(f"the work raised {error!r}"))
+        except BaseException as error:
+            self.fail(error)
+        else:
+            self._tell(_set_result, result)
+
+    def fail(self, error: BaseException) -> None:
+        self._tell(_set_exception, error)
+
+    def _tell(self, settle: Callable[["asyncio.Future[Any]", Any], None], value: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(settle, self.future, value)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits
+
+
+def _set_result(future: "asyncio.Future[Any]", result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _set_exception(future: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _is_in_transaction(connection: Connection) -> bool:
+    return bool(getattr(connection.connection.driver_connection, "in_transaction", True))
+
+
+def _closed() -> StoreError:
+    return StoreError("store_unavailable", "the database is closed")

@@ -1,0 +1,96 @@
+"""One request on its way through the chain.
+
+A `Call` is made once per request and filled by the layers in order; handlers find it as `scope["garrison"]`. It is
+the decision, too: the second lock lets an endpoint run only if the scope holds a granted call for exactly that route.
+Attributes are plain slots because this is the hottest object there is.
+"""
+
+from typing import Any
+
+from garrison.core.principal import Principal
+from garrison.wire.answer import Answer, Header, Scope
+
+
+class Call:
+    """The request as the guard understands it, after trusted proxies were taken into account."""
+
+    __slots__ = (
+        "allow",
+        "body",
+        "boot",
+        "cookie_header",
+        "credential",
+        "cut",
+        "entry",
+        "granted",
+        "headers",
+        "host",
+        "kind",
+        "method",
+        "network",
+        "now",
+        "params",
+        "path",
+        "peer",
+        "plan",
+        "principal",
+        "replaced",
+        "request_id",
+        "response_headers",
+        "route",
+        "scope",
+        "secure",
+        "started",
+        "status",
+        "task",
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.kind: str = scope["type"]
+        self.method: str = scope.get("method", "GET")
+        self.path: str = ""
+        """Normal form of the path, what routes are matched against."""
+        self.headers: dict[bytes, bytes] = {}
+        """Lower-case name → value. A header that came twice is refused or joined before this is filled."""
+        self.cookie_header: bytes = b""
+        self.host: str = ""
+        """Host without port, lower case."""
+        self.peer: str = ""
+        """The client's address as text: the connection's peer, or what a trusted proxy says."""
+        self.network: str = ""
+        """The network the client is counted under (IPv6: the /64)."""
+        self.secure: bool = False
+        """True when the client's connection is TLS (to us, or to a trusted proxy that says so)."""
+        self.request_id: str = ""
+        self.boot: float = 0.0
+        """When the request arrived, seconds since boot: for limits and freshness."""
+        self.now: float = 0.0
+        """When the request arrived, the store's time in Unix seconds: for whatever is written down."""
+        self.route: Any = None
+        self.plan: Any = None
+        self.params: dict[str, str] = {}
+        """Path parameters as text, undecoded beyond the one decoding of the path."""
+        self.allow: tuple[str, ...] = ()
+        self.principal: Principal = Principal.anonymous
+        self.credential: Any = None
+        """What was verified: the session entry, token claims …; None when anonymous."""
+        self.entry: bool = False
+        self.granted: bool = False
+        """True once every check of the plan has passed. Only then may an endpoint run."""
+        self.body: bytes | None = None
+        """The whole body, once it was read within its bounds."""
+        self.response_headers: list[Header] = []
+        """Headers the layers add to whatever goes out."""
+        self.replaced: Answer | None = None
+        """An answer that takes the place of whatever the app says, as long as it has said nothing."""
+        self.started: bool = False
+        self.status: int = 0
+        self.cut: bool = False
+        """True when the stream was cut because its session, token or account ended."""
+        self.task: Any = None
+        """The task of an open stream, while it is registered."""
+
+    def header(self, name: bytes) -> bytes:
+        """Return the header's value, or empty bytes."""
+        return self.headers.get(name, b"")

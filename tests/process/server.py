@@ -1,0 +1,152 @@
+"""A real server process for tests: `garrison serve` over TCP in a directory of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[2]
+GARRISON = str(Path(sys.executable).with_name("garrison"))
+PLENTY = "100000000/minute"
+RAISED = {
+    f"GARRISON_LIMIT_{name}": PLENTY for name in ("ADDRESS", "API", "SIGN_IN", "SIGN_IN_ADDRESS", "SIGN_UP", "REFRESH")
+}
+"""Limits raised, layers in place."""
+PASSWORD = "a long walk to the sea"
+
+
+@dataclass
+class Server:
+    """One running `garrison serve`. Used as a context manager; ends only the process it started."""
+
+    directory: Path
+    app: str | None = "examples.tasks.app:app"
+    workers: int = 1
+    environment: Mapping[str, str] = field(default_factory=lambda: RAISED)
+    port: int = 0
+    process: "subprocess.Popen[bytes] | None" = None
+    log: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = self.directory / "server.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> "Server":
+        if not self.port:
+            self.port = free_port()
+        arguments = [GARRISON, "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
+        environment = {**inherited, "PYTHONPATH": str(ROOT), **self.environment}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*arguments, *([self.app] if self.app else [])],
+                cwd=self.directory,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.wait_ready()
+        return self
+
+    def wait_ready(self, deadline_s: float = 20.0) -> None:
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end:
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"the server ended: {self.log.read_text()[-2000:]}")
+            try:
+                if httpx2.get(f"{self.url}/health/ready", timeout=2).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                time.sleep(0.02)
+        raise RuntimeError(f"the server is not ready after {deadline_s} s: {self.log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """End the server and its workers at once, as a power cut would (kill -9)."""
+        assert self.process is not None
+        for pid in (*children(self.process.pid), self.process.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+
+    def client(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=20)
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextmanager
+def serving(directory: Path, **options: object) -> Iterator[Server]:
+    with Server(directory, **options) as server:  # type: ignore[arg-type]
+        yield server
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def children(pid: int) -> list[int]:
+    """Return the process's descendants, deepest first."""
+    found: list[int] = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        parent = re.search(r"^PPid:\s+(\d+)$", text, re.MULTILINE)
+        if parent and int(parent[1]) == pid:
+            child = int(status.parent.name)
+            found.extend((*children(child), child))
+    return found
+
+
+def sign_up(client: httpx2.Client, email: str, password: str = PASSWORD) -> None:
+    answer = client.post("/auth/sign-up", json={"email": email, "password": password})
+    assert answer.status_code == 202, answer.text
+
+
+def sign_in(client: httpx2.Client, email: str, password: str = PASSWORD, deliver: str = "cookie") -> httpx2.Response:
+    answer = client.post("/auth/sign-in", json={"email": email, "password": password, "deliver": deliver})
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def person(server: Server, name: str) -> httpx2.Client:
+    """Return a client signed in by cookie as a new account."""
+    client = server.client()
+    sign_up(client, f"{name}@example.com")
+    sign_in(client, f"{name}@example.com")
+    return client

@@ -1,0 +1,147 @@
+"""T15: a unique secret in every input, and none of them in any artefact afterwards.
+
+Responses, logs at DEBUG, database with its write-ahead log, whatever else lies in the server's directory: raw, base 64,
+hex, URL-encoded, and either half (≥ 8 characters). A planted leak shows that the search finds one.
+"""
+
+import base64
+import re
+import urllib.parse
+from pathlib import Path
+
+
+from tests.process.server import RAISED, Server, sign_in, sign_up
+
+APP = """
+from fastapi import FastAPI, Request
+from garrison import Garrison, public
+
+app = FastAPI()
+Garrison().protect(app)
+
+@app.post("/breaks/{word}")
+@public
+async def breaks(word: str, request: Request):
+    body = await request.body()
+    raise RuntimeError(f"{body!r} {word} {request.query_params} {request.headers.get('authorization')} {request.cookies}")
+"""
+CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1", "GARRISON_LOG_LEVEL": "debug"}
+
+
+def canary(name: str) -> str:
+    """A value that stands for itself in every encoding: 24 characters of one alphabet, unlike any other's."""
+    return "".join(f"{ord(letter) ^ 0x15:02x}" for letter in (name + "0123456789")[:12])
+
+
+def forms(secret: str) -> list[bytes]:
+    raw = secret.encode()
+    half = len(secret) // 2
+    shift = [base64.b64encode(b"x" * pad + raw)[4:-4] for pad in range(3)]
+    return [
+        raw, raw.hex().encode(), base64.b64encode(raw).rstrip(b"="), *shift, urllib.parse.quote(secret, safe="").encode(),
+        secret[:half].encode(), secret[half:].encode(), secret[::-1].encode(),
+    ]  # fmt: skip
+
+
+def leaks(secrets: dict[str, str], artefacts: dict[str, bytes]) -> list[tuple[str, str]]:
+    return [
+        (name, place)
+        for name, secret in secrets.items()
+        for place, content in artefacts.items()
+        if any(form in content for form in forms(secret))
+    ]
+
+
+def artefacts(directory: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(directory)): file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+
+
+def test_no_secret_is_found_in_any_artefact(tmp_path: Path) -> None:
+    (tmp_path / "breaking.py").write_text(APP)
+    secrets = {
+        name: canary(name)
+        for name in (
+            "password",
+            "wrong",
+            "new",
+            "jsonword",
+            "query",
+            "header",
+            "cookie",
+            "path",
+            "basic",
+            "filename",
+            "unknown",
+            "form",
+            "common",
+        )
+    }
+    environment_secret = "environment-canary-" + canary("env")
+    responses: list[bytes] = []
+    with Server(tmp_path, app="breaking:app", environment={**CHEAP, "GARRISON_SECRET": environment_secret}) as server:
+        with server.client() as client:
+            client.event_hooks["response"].append(
+                lambda answer: responses.append(answer.read() + repr(answer.headers).encode())
+            )
+            sign_up(client, "canary@example.com", secrets["password"])
+            session = sign_in(client, "canary@example.com", secrets["password"])
+            token = sign_in(client, "canary@example.com", secrets["password"], deliver="token").json()
+            issued = {
+                "session cookie": session.cookies["garrison"],
+                "device cookie": session.cookies["garrison-device"],
+                "access token": token["access_token"],
+                "device token": token["device_token"],
+            }
+            responses.clear()  # what was issued stands in the answers that issued it
+            client.post("/auth/sign-in", json={"email": "canary@example.com", "password": secrets["wrong"]})
+            client.post("/auth/sign-in", json={"email": "nobody@example.com", "password": secrets["wrong"]})
+            client.post(
+                "/auth/sign-in",
+                content='{"email": "canary@example.com", "password": "%s' % secrets["jsonword"],
+                headers={"content-type": "application/json"},
+            )
+            client.post("/auth/sign-up", json={"email": "x", "password": secrets["common"], secrets["unknown"]: 1})
+            client.post("/auth/sign-up", data={"password": secrets["form"]})
+            assert (
+                client.post(
+                    "/auth/password/change", json={"current": secrets["password"], "new": secrets["new"]}
+                ).status_code
+                == 204
+            )
+            with server.client() as bare:
+                bare.event_hooks["response"].append(
+                    lambda answer: responses.append(answer.read() + repr(answer.headers).encode())
+                )
+                for _ in range(2):
+                    broken = bare.post(
+                        f"/breaks/{secrets['path']}?q={secrets['query']}",
+                        json={"text": secrets["jsonword"], secrets["unknown"]: [secrets["form"]]},
+                        headers={"x-custom": secrets["header"]},
+                        cookies={"other": secrets["cookie"]},
+                    )
+                    assert broken.status_code == 500
+                    assert set(broken.json()) == {"type", "title", "status", "code", "request_id"}
+                bare.post("/breaks/x", headers={"authorization": f"Bearer {secrets['header']}"})
+                bare.get("/auth/session", headers={"authorization": f"Bearer grs_{secrets['header']}"})
+                basic = base64.b64encode(f"canary@example.com:{secrets['basic']}".encode()).decode()
+                bare.get("/auth/session", headers={"authorization": f"Basic {basic}"})
+                bare.post("/breaks/file", files={"file": (secrets["filename"], secrets["form"].encode())})
+                bare.get(f"/auth/session?access_token={secrets['query']}&{secrets['query']}=1")
+        everything = {**artefacts(tmp_path), **{f"response {n}": text for n, text in enumerate(responses)}}
+    everything |= artefacts(tmp_path)
+    log = everything["server.log"]
+    assert b"RuntimeError" in log, "the exception must be told inside"
+    assert re.search(rb"[0-9a-f]{12}", log)
+    found = leaks({**secrets, **issued, "environment": environment_secret}, everything)
+    assert not found, found
+    assert len(everything) > 8
+
+
+def test_the_search_finds_a_planted_leak() -> None:
+    secret = canary("password")
+    for content in (
+        b"x" + secret.encode(), b"log " + base64.b64encode(b"user:" + secret.encode()), secret.encode().hex().encode(),
+        secret[:12].encode(), secret[12:].encode(),
+    ):  # fmt: skip
+        assert leaks({"password": secret}, {"log": b"line\n" + content}) == [("password", "log")], content
+    assert leaks({"password": secret}, {"log": canary("wrong").encode()}) == []

@@ -1,0 +1,148 @@
+"""Migrations make what the models declare, once, in order, also when two start at once."""
+
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+import garrison.identity.accounts.model
+import garrison.identity.devices.model
+import garrison.identity.sessions.model  # noqa: F401 - the three declare tables of the schema
+from garrison.core.errors import StoreError
+from garrison.store import audit, counters, leases, log, migrate, secret_check  # noqa: F401 - and so do these
+from garrison.store.migrate import HEAD, MIGRATIONS, REVISIONS, VERSION_TABLE, current, ensure_schema, upgrade
+from garrison.store.schema import metadata
+from tests.store.conftest import Python
+
+
+def statements(path: Path) -> dict[str, str]:
+    """What SQLite holds of the schema: the text of every CREATE statement."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE ?", (f"%{VERSION_TABLE}%",))
+    found = dict(rows.fetchall())
+    connection.close()
+    return found
+
+
+def test_the_list_of_revisions_is_that_of_the_files() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
+    assert scripts.get_heads() == [HEAD]
+
+
+def test_migrations_make_exactly_what_the_models_declare(path: Path, tmp_path: Path) -> None:
+    """Checks and keys, too, which Alembic does not compare."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert statements(path) == statements(tmp_path / "declared.db")
+
+
+def test_alembic_finds_no_difference_either(path: Path) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_development_upgrades_by_itself_and_twice_is_once(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "50%" / "garrison.db"
+    assert current(path) is None
+    assert not path.parent.exists(), "looking makes nothing"
+    ensure_schema(f"sqlite:///{path}", migrate=True)
+    assert current(path) == HEAD
+    before = path.read_bytes()
+    ensure_schema(path, migrate=True)
+    ensure_schema(path, migrate=False)
+    upgrade(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("state", ["missing", "empty", "foreign"])
+def test_production_says_what_to_do_and_does_nothing(tmp_path: Path, state: str) -> None:
+    path = tmp_path / "garrison.db"
+    if state != "missing":
+        connection = sqlite3.connect(path)
+        if state == "foreign":
+            connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+            connection.execute("INSERT INTO alembic_version VALUES ('an app''s own')")
+            connection.commit()
+        connection.close()
+    with pytest.raises(StoreError) as refused:
+        ensure_schema(path, migrate=False)
+    assert refused.value.code == "store_schema"
+    assert "garrison migrate" in str(refused.value)
+    assert path.exists() == (state != "missing")
+    ensure_schema(path, migrate=True)
+    ensure_schema(path, migrate=False)
+
+
+@pytest.mark.parametrize("call", [upgrade, lambda path: ensure_schema(path, migrate=True)])
+def test_a_database_of_a_newer_version_is_left_alone(path: Path, call: object) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    before = statements(path)
+    with pytest.raises(StoreError) as refused:
+        call(path)  # type: ignore[operator]
+    assert refused.value.code == "store_schema"
+    assert "newer" in str(refused.value)
+    assert (statements(path), current(path)) == (before, "9999")
+
+
+def test_what_is_no_database_is_an_outage(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.write_text("no database at all " * 100)
+    for call in (current, upgrade):
+        with pytest.raises(StoreError) as refused:
+            call(path)
+        assert refused.value.code == "store_unavailable"
+
+
+def test_an_upgrade_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "garrison.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE leases (in_the_way)")  # the last table of the migration but one
+    connection.commit()
+    connection.close()
+    before = statements(path)
+    with pytest.raises(StoreError) as refused:
+        upgrade(path)
+    assert refused.value.code == "store_schema"
+    assert statements(path) == before
+    assert current(path) is None
+
+
+def test_processes_that_upgrade_one_new_file_at_once_all_succeed(tmp_path: Path, python: Python) -> None:
+    path = tmp_path / "var" / "new.db"
+    code = "import sys; from garrison.store.migrate import *; ensure_schema(sys.argv[1], migrate=True)"
+    processes = [python(code, of=path) for _ in range(4)]
+    results = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    assert [status for _, status in results] == [0] * 4, results
+    assert current(path) == HEAD
+
+
+def test_a_start_that_finds_the_schema_current_does_not_import_alembic(python: Python) -> None:
+    code = (
+        "import sys; from garrison.store.migrate import *; from garrison.store.sqlite import *;"
+        "ensure_schema(sys.argv[1], migrate=True); open_sqlite(sys.argv[1]).cold('SELECT 1', ());"
+        "print('alembic' in sys.modules)"
+    )
+    out, errors = python(code).communicate(timeout=60)
+    assert out.strip() == "False", errors
+
+
+def test_migrating_says_nothing_to_people_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        upgrade(tmp_path / "x.db")
+    assert caplog.records == []

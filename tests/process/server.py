@@ -35,6 +35,7 @@ class Server:
     port: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     log: Path = field(init=False)
+    clients: list[httpx2.Client] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.log = self.directory / "server.log"
@@ -84,6 +85,8 @@ class Server:
         self.process.wait(10)
 
     def stop(self) -> None:
+        for client in self.clients:
+            client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -93,7 +96,10 @@ class Server:
                 raise
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=20)
+        """Return a new client, which is closed with the server."""
+        made = httpx2.Client(base_url=self.url, timeout=20)
+        self.clients.append(made)
+        return made
 
     def __enter__(self) -> "Server":
         return self.start()

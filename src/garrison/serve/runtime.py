@@ -206,9 +206,10 @@ class Runtime:
             return
         now = self._clock.now()
         try:
-            await self._database.write(
-                lambda connection: audit.record_refusals(connection, {**counts}, overflow, now)
-            )
+            rows: dict[audit.RefusalKeyLike, int] = {
+                (key.code, key.who, key.route, key.minute): count for key, count in counts.items()
+            }
+            await self._database.write(lambda connection: audit.record_refusals(connection, rows, overflow, now))
         except StoreError:
             self._refusals.restore(counts, overflow)
             raise

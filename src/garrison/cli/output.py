@@ -1,0 +1,58 @@
+"""How commands speak: one document on stdout with --json, everything else on stderr, exit codes 0, 1 and 2."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import typer
+
+from garrison.core.errors import Denied, GarrisonError, PolicyError, SettingsError
+
+T = TypeVar("T")
+FOUND, WRONG_USE = 1, 2
+
+
+def emit(document: Any) -> None:
+    """Print the one JSON document of a `--json` run."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Tell people something, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows for people, on stdout, without colours where nobody looks."""
+    from rich.console import Console  # rich costs 60 ms, --help does not need it
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(shown)
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Run `work`; errors of ours become a list on stderr and an exit code, never a traceback."""
+    try:
+        return work()
+    except SettingsError as error:
+        say("Settings that have to be mended:")
+        for name, text in error.problems:
+            say(f"  {name}: {text}")
+    except PolicyError as error:
+        say("Not started; routes and policy that have to be mended:")
+        for refusal in error.refusals:
+            say(f"  {refusal}")
+    except Denied as error:
+        say(f"garrison: {error.detail or error.problem.title}")
+    except GarrisonError as error:
+        say(f"garrison: {error.detail or error.code}")
+    except ValueError as error:
+        say(f"garrison: {error}")
+        raise typer.Exit(WRONG_USE) from None
+    raise typer.Exit(FOUND)

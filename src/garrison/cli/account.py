@@ -44,7 +44,9 @@ def create(
 
 
 @app.command("set-role")
-def set_role(who: Who, role: Annotated[str, typer.Argument(help="The role; `member` takes others away.")], json: Json = False) -> None:
+def set_role(
+    who: Who, role: Annotated[str, typer.Argument(help="The role; `member` takes others away.")], json: Json = False
+) -> None:
     """Give an account this role in place of every other but `member`.
 
     Examples:
@@ -95,7 +97,10 @@ def list_all(json: Json = False) -> None:
     if json:
         emit({"items": [_document(account) for account in found]})
         return
-    table(("id", "email", "roles", "status"), [(one.id, one.email, " ".join(sorted(one.roles)), one.status) for one in found])
+    table(
+        ("id", "email", "roles", "status"),
+        [(one.id, one.email, " ".join(sorted(one.roles)), one.status) for one in found],
+    )
 
 
 def _with(work: "Callable[[AccountService], Awaitable[T]]") -> T:

@@ -18,7 +18,7 @@ def load_app(target: str) -> Any:
     if not colon or not module_name or not name:
         say(f"garrison: {target!r} does not name an app; write MODULE:APP, for example main:app")
         raise typer.Exit(WRONG_USE)
-    here = os.getcwd()  # noqa: PTH109 - sys.path holds text
+    here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

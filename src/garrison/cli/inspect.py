@@ -89,7 +89,11 @@ def _route(decision: Decision) -> dict[str, Any]:
 def _described(rule: dict[str, Any] | None) -> str:
     if rule is None:
         return "UNDECIDED"
-    more = [f"{name}={' '.join(value) if isinstance(value, list) else value}" for name, value in rule.items() if name != "access"]
+    more = [
+        f"{name}={' '.join(value) if isinstance(value, list) else value}"
+        for name, value in rule.items()
+        if name != "access"
+    ]
     return " ".join([rule["access"], *more])
 
 

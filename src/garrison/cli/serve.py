@@ -18,7 +18,9 @@ ALONE = "garrison.serve.alone:app"
 
 
 def serve_command(
-    target: Annotated[str | None, typer.Argument(metavar="[MODULE:APP]", help="The app; without: identity alone.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:APP]", help="The app; without: identity alone.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; else $PORT, else 8000.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the port and the database.")] = 1,
@@ -91,7 +93,7 @@ def _banner(settings: "Settings", host: str, port: int) -> None:
 
 def _command() -> str:
     """Return how this command is called from the current directory."""
-    here, called = os.getcwd() + os.sep, os.path.abspath(sys.argv[0])  # noqa: PTH100, PTH109 - text for people
+    here, called = os.getcwd() + os.sep, os.path.abspath(sys.argv[0])
     return called.removeprefix(here) if called.startswith(here) else "garrison"
 
 
@@ -100,7 +102,11 @@ def configure_logs(settings: "Settings") -> None:
     import structlog  # commands that log nothing do not need it
 
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if settings.development else structlog.processors.JSONRenderer()
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if settings.development
+        else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -113,4 +119,9 @@ def configure_logs(settings: "Settings") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: record.funcName != "run_asgi"
+    )  # told by the guard, once
+    logging.basicConfig(
+        stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s: %(message)s"
+    )

@@ -13,6 +13,8 @@ from garrison.wire.call import Call
 from garrison.wire.json_bounds import check_json_bounds
 from garrison.wire.problem import problem
 
+KEPT_BYTES = 65_536
+"""How much of a streamed body is kept at least, to take it out of the log if the app fails."""
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
 
@@ -86,12 +88,17 @@ def counted_receive(call: Call, receive: Receive, max_bytes: int) -> Receive:
     The app may catch what is raised (frameworks do, and answer 400): `call.replaced` wins over whatever it says.
     """
     left = max_bytes
+    kept = 0
 
     async def count() -> Message:
-        nonlocal left
+        nonlocal left, kept
         message = await receive()
         if message["type"] == "http.request":
-            left -= len(message.get("body", b""))
+            piece = message.get("body", b"")
+            left -= len(piece)
+            if kept < KEPT_BYTES:
+                kept += len(piece)
+                call.seen.append(piece)
             if left < 0:
                 call.replaced = problem("body_too_large", call.request_id, headers=((b"connection", b"close"),))
                 raise BodyTooLarge

@@ -41,8 +41,9 @@ def redacted(text: str, call: Call) -> str:
     words.update(_SEPARATORS.split(query))
     words.update(_SEPARATORS.split(unquote_plus(query)))
     words.update(call.params.values())
-    if call.body:
-        words.update(_strings(call.body))
+    body = call.body or b"".join(call.seen)
+    if body:
+        words.update(_strings(body))
     for word in sorted(words, key=len, reverse=True)[:_MAX_WORDS]:
         if len(word) >= _SHORTEST:
             text = text.replace(word, "[redacted]")
@@ -57,7 +58,8 @@ def _strings(body: bytes) -> set[str]:
     try:
         pending = [json.loads(body)]
     except ValueError:
-        return set(_SEPARATORS.split(body.decode("utf-8", "replace")))
+        text = body.decode("utf-8", "replace")
+        return {*_SEPARATORS.split(text), *_SEPARATORS.split(unquote_plus(text))}
     while pending:
         value = pending.pop()
         if isinstance(value, str):

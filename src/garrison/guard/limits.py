@@ -61,7 +61,9 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
         if left < 0.0:
             return refused(call, left, "api", policy)
         remaining = int(left / interval_s + 1e-9)
-        call.response_headers.extend(prebuilt[remaining if remaining < last else last])
+        call.response_headers.extend(
+            prebuilt[remaining] if remaining <= last else (policy, (b"ratelimit", b'"api";r=%d' % remaining))
+        )
         return None
 
     return check_api

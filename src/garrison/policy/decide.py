@@ -13,7 +13,7 @@ from garrison.policy.inventory import Branch, Route, routes_of
 from garrison.policy.marks import find_marks, place_of
 from garrison.policy.owner import owner_converters
 from garrison.policy.rules import Rule, public
-from garrison.policy.table import Line, Policy, parameters_of
+from garrison.policy.table import Line, Policy, RequireLine, parameters_of
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +66,8 @@ def decide(root: Branch, policy: Policy, *, docs: bool) -> Decisions:
             found[method] = Decision(route, method, rule, source)
         if found:
             result.by_route[route] = found
-    for line in (*policy.lines, *policy.requirements):
+    every: tuple[Line | RequireLine, ...] = (*policy.lines, *policy.requirements)
+    for line in every:
         if line.number not in used:
             does = "decides nothing" if isinstance(line, Line) else "narrows nothing"
             result.refusals.append(
@@ -76,7 +77,7 @@ def decide(root: Branch, policy: Policy, *, docs: bool) -> Decisions:
 
 
 def scopes_by_role(policy: Policy, rules: Iterable[Rule]) -> dict[str, frozenset[str]]:
-    """Return role → scopes. `member` holds every scope that a rule without a role names, and what the policy gives it."""
+    """Return role → scopes. `member` holds every scope that a rule without a role names, and what it is given."""
     open_to_members = frozenset(scope for rule in rules if not rule.roles for scope in rule.scopes)
     found = dict(policy.roles)
     found["member"] = found.get("member", frozenset()) | open_to_members
@@ -84,7 +85,7 @@ def scopes_by_role(policy: Policy, rules: Iterable[Rule]) -> dict[str, frozenset
 
 
 def _methods(route: Route, policy: Policy) -> Sequence[str]:
-    """A route that takes any method takes those that a line or mark names; with none of them it is one undecided one."""
+    """A route that takes any method has those that a line or mark names; with none, it is one undecided route."""
     if route.kind == "websocket" or route.methods is not None:
         return route.listed_methods()
     if find_marks(route.endpoint):

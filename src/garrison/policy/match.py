@@ -106,7 +106,7 @@ def hidden_routes(root: Branch, decisions: Decisions) -> list[str]:
         return []
     refusals = []
     for route, by_method in decisions.by_route.items():
-        sample = sample_path(route.template, opaque=route.opaque)
+        sample = sample_path(route.template)
         for method in by_method:
             asked = "PROPFIND" if method == "*" else method
             found = whole.find(route.kind, asked, sample, "", {})
@@ -118,7 +118,7 @@ def hidden_routes(root: Branch, decisions: Decisions) -> list[str]:
     return refusals
 
 
-def sample_path(template: str, *, opaque: bool = False) -> str:
+def sample_path(template: str) -> str:
     """Return a path that the template matches, with values that are unlikely as literals."""
 
     def value(match: re.Match[str]) -> str:
@@ -270,7 +270,7 @@ def _below(path: str, root_path: str) -> str:
 
 def _first_literal(template: str, *, prefix: bool) -> str | None:
     """Return the first segment if the whole of it is literal; None files the node under every segment."""
-    segment, slash, _ = template.removeprefix("/").partition("/")
+    segment = template.removeprefix("/").partition("/")[0]
     if "{" in segment or "*" in segment or (prefix and not segment):
         return None
     return segment

@@ -7,6 +7,7 @@ in more than one way is looked at by `variants`: the matcher refuses when one of
 """
 
 import re
+import unicodedata
 from urllib.parse import unquote, unquote_to_bytes
 
 _PLAIN = re.compile(rb"/(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+(?:/(?!\.{1,2}(?:/|\Z))|\Z))*")
@@ -42,13 +43,16 @@ def normal_path(raw: bytes) -> tuple[str, bool]:
 
 def variants(path: str) -> tuple[str, ...]:
     """Return the other readings of a normal path, each one and all of them together, without the path itself."""
-    found = {unquote(path), _cut(path), _strip(path), _strip(_cut(unquote(path)))}
+    folded = unicodedata.normalize("NFKC", unquote(path))
+    found = {unquote(path), _cut(path), _strip(path), folded, _strip(_cut(folded))}
     found.discard(path)
     return tuple(sorted(found))
 
 
 def _cut(path: str) -> str:
-    return "/".join(segment.partition(";")[0] for segment in path.split("/"))
+    """Cut parameters, and what a decoded `?` or `#` would begin for whoever parses once more; trim spaces."""
+    path = path.partition("?")[0].partition("#")[0]
+    return "/".join(segment.partition(";")[0].strip() for segment in path.split("/"))
 
 
 def _strip(path: str) -> str:

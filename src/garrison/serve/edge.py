@@ -1,4 +1,4 @@
-"""The edge: what uvicorn's httptools protocol takes and we do not, before a request exists (RFC 9112, CWE-444, CWE-400).
+"""The edge: what uvicorn's httptools protocol takes and we do not, before a request exists (RFC 9112, CWE-444).
 
     deadline from connection (or the first byte of a further request) to the end of the headers
     count and bytes of headers, length of the target; bytes of chunk lines
@@ -47,6 +47,8 @@ class EdgeProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._refused = False
         self._in_head = True
+        self._has_begun = False
+        """True from the first byte of a request to its last."""
         self._head_bytes = 0
         self._header_bytes = 0
         self._line_bytes = 0
@@ -86,7 +88,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse("headers_too_large")
-            elif self._deadline is None and (self.url or self._head_bytes < len(data)):
+            elif self._deadline is None and self._has_begun:
                 self._await_head()
         elif self._line_bytes > MAX_HEAD_BYTES and self._line_bytes > MAX_CHUNK_LINE_BYTES * (self._chunks + 2):
             self._refuse("bad_request")
@@ -95,7 +97,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._has_begun = True
         self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -135,7 +137,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._in_head = True
         self._head_bytes = self._line_bytes = 0
-        self.url = b""
+        self._has_begun = False
 
     def _judge(self) -> str | None:
         """Return the code of what is wrong with the request line and headers, or None."""
@@ -160,6 +162,8 @@ class EdgeProtocol(HttpToolsProtocol):
             return "bad_request"
         if encodings and self.parser.get_http_version() == "1.0":
             return "bad_request"
+        if method == b"CONNECT" or (self.parser.should_upgrade() and not self._should_upgrade()):
+            return "bad_request"
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             return "bad_request"
         url = self.url
@@ -168,7 +172,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if url == b"*" and method == b"OPTIONS":
             return None
         authority, slash, path = url.partition(b"://")[2].partition(b"/")
-        if method == b"CONNECT" or not slash or authority.lower() != host.lower():
+        if not slash or authority.lower() != host.lower():
             return "bad_request"
         self.url = b"/" + path
         return None

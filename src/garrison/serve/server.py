@@ -47,7 +47,7 @@ def serve(
         print(f"garrison serve: {host}:{port} {reason}; choose another with --port.", file=sys.stderr)
         return 2
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn's own names for the same protocol
+        app,
         host=host,
         port=port,
         http=EdgeProtocol,

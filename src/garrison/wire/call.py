@@ -40,6 +40,7 @@ class Call:
         "route",
         "scope",
         "secure",
+        "seen",
         "started",
         "status",
         "task",
@@ -80,6 +81,8 @@ class Call:
         """True once every check of the plan has passed. Only then may an endpoint run."""
         self.body: bytes | None = None
         """The whole body, once it was read within its bounds."""
+        self.seen: list[bytes] = []
+        """The beginning of a body that streamed through, so that the log of a failure can be kept free of it."""
         self.response_headers: list[Header] = []
         """Headers the layers add to whatever goes out."""
         self.replaced: Answer | None = None

@@ -25,9 +25,9 @@ from garrison.policy.decide import Decisions
 from garrison.policy.inventory import Node
 from garrison.policy.inventory import Route as Leaf
 from garrison.policy.rules import Rule
-from garrison.serve.frameworks.starlette import EVERYTHING, LockingList, StarletteAdapter
+from garrison.serve.frameworks.starlette import EVERYTHING, LockingList, StarletteAdapter, response_of
 from garrison.serve.openapi import enriched
-from garrison.wire.answer import Answer, Scope
+from garrison.wire.answer import Scope
 from garrison.wire.body import problem_errors
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
@@ -58,6 +58,7 @@ class FastAPIAdapter(StarletteAdapter):
         return self._fastapi.root_path or str(scope.get("root_path", ""))
 
     def prepare(self, decisions: Decisions, *, development: bool) -> None:
+        super().prepare(decisions, development=development)
         app = self._fastapi
         if not development:
             _refuse_overrides(app)
@@ -213,12 +214,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     request_id = call.request_id if isinstance(call, Call) else ""
     errors = list(error.errors())
     if any(one["loc"][:1] == ("path",) for one in errors):
-        return _response(problem("not_found", request_id))
+        return response_of(problem("not_found", request_id))
     if any(one["type"] == "json_invalid" for one in errors):
-        return _response(problem("bad_body", request_id, detail="the body is not valid JSON"))
-    return _response(problem("validation", request_id, fields={"errors": problem_errors(errors)}))
-
-
-def _response(answer: Answer) -> Response:
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(answer.body, answer.status, headers)
+        return response_of(problem("bad_body", request_id, detail="the body is not valid JSON"))
+    return response_of(problem("validation", request_id, fields={"errors": problem_errors(errors)}))

@@ -14,6 +14,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 
 from garrison.core.errors import PolicyError
@@ -23,7 +25,9 @@ from garrison.policy.inventory import Route as Leaf
 from garrison.policy.lock import OnRefusal, locked
 from garrison.policy.table import Policy
 from garrison.serve.frameworks.adapter import GUARD, Entry
-from garrison.wire.answer import ASGIApp, Receive, Scope, Send
+from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send
+from garrison.wire.call import Call
+from garrison.wire.problem import problem
 
 _ENDPOINT_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 _LOCKED = "__garrison_locked__"
@@ -38,6 +42,8 @@ class StarletteAdapter:
     def __init__(self, app: Starlette) -> None:
         self._app = app
         self._class = type(app)
+        self._apps = [app]
+        """The app, and those mounted in it once the inventory was taken."""
         self._late: list[BaseRoute] = []
         self._on_refusal: OnRefusal | None = None
 
@@ -74,7 +80,13 @@ class StarletteAdapter:
         return str(scope.get("root_path", ""))
 
     def prepare(self, decisions: Decisions, *, development: bool) -> None:
-        return None
+        """Let what breaks be answered like every other refusal: Starlette would answer in plain text."""
+        for app in self._apps:
+            if app.debug and not development:
+                raise PolicyError("debug=True shows tracebacks to clients; remove it in production")
+            if app.exception_handlers.keys().isdisjoint({500, Exception}):
+                app.exception_handlers[Exception] = _failed
+                app.middleware_stack = None  # built anew with the handler at the next request
 
     def openapi(self) -> Mapping[str, Any] | None:
         return None
@@ -166,6 +178,8 @@ class StarletteAdapter:
         if isinstance(app, Starlette):
             if getattr(app, "root_path", ""):
                 raise PolicyError(f"the app mounted at {where} sets root_path, which a mount does already; remove it")
+            if app not in self._apps:
+                self._apps.append(app)
             return app.router
         return app if isinstance(app, Router) else None
 
@@ -235,6 +249,18 @@ class LockingList(list[Any]):
             if route not in self:
                 self._lock(route)
         super().__setitem__(index, routes)
+
+
+async def _failed(request: Request, _error: Exception) -> Response:
+    """Say that something broke, and nothing of it; the guard, to which the exception goes on, logs it."""
+    call = request.scope.get("garrison")
+    return response_of(problem("internal", call.request_id if isinstance(call, Call) else ""))
+
+
+def response_of(answer: Answer) -> Response:
+    """Return an answer of ours as Starlette's response."""
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, answer.status, headers)
 
 
 def _converters(convertors: Mapping[str, Any]) -> dict[str, Callable[[str], Any]]:

@@ -1,8 +1,8 @@
 """A Tasks API as a user of Garrison would write it: each person has tasks, and nobody can read anybody else's."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -14,7 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from garrison import Garrison, allow, public
 from garrison.fastapi import Me
 
-app = FastAPI(title="Tasks")
+
+@asynccontextmanager
+async def prepared(_app: FastAPI) -> AsyncIterator[None]:
+    DATABASE.parent.mkdir(mode=0o700, exist_ok=True)
+    with database() as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, owner TEXT, title TEXT, done INT)")
+        connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_owner ON tasks (owner)")
+    yield
+
+
+app = FastAPI(title="Tasks", lifespan=prepared)
 Garrison().protect(app)
 
 DATABASE = Path("var/tasks.db")
@@ -48,16 +59,10 @@ class Report(BaseModel):
 
 @contextmanager
 def database() -> Iterator[sqlite3.Connection]:
-    """Open the tasks' own database: WAL, written through to the disk before a call is answered."""
-    DATABASE.parent.mkdir(mode=0o700, exist_ok=True)
-    with closing(sqlite3.connect(DATABASE, timeout=10)) as connection:
+    """Open the tasks' own database; what was written is on the disk before a call is answered."""
+    with closing(sqlite3.connect(DATABASE, timeout=10)) as connection, connection:
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, owner TEXT, title TEXT, done INT)")
-        connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_owner ON tasks (owner)")
-        with connection:
-            yield connection
+        yield connection
 
 
 def task_owner(id: UUID) -> str | None:

@@ -23,7 +23,9 @@ CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 JSON = {"content-type": "application/json"}
 
 
-async def device(url: str, account: int, number: int, dice: random.Random, found: list[str]) -> tuple[int, int]:
+async def device(
+    url: str, account: int, number: int, dice: random.Random, found: list[str], few: asyncio.Semaphore
+) -> tuple[int, int]:
     """Act as one device of one account; return how many requests were answered, and how many cancelled."""
     email, marker = f"person{account}@example.com", f"marker-{account}-end"
     jar = aiohttp.CookieJar(unsafe=True)
@@ -32,7 +34,7 @@ async def device(url: str, account: int, number: int, dice: random.Random, found
     async with aiohttp.ClientSession(url, cookie_jar=jar, connector=connector) as client:
         deliver = "cookie" if number % 2 == 0 else "token"
         body = {"email": email, "password": PASSWORD, "deliver": deliver}
-        async with client.post("/auth/sign-in", json=body) as answer:
+        async with few, client.post("/auth/sign-in", json=body) as answer:
             assert answer.status == 200, await answer.text()
             token = (await answer.json()).get("access_token")
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -70,18 +72,19 @@ async def device(url: str, account: int, number: int, dice: random.Random, found
 
 async def everybody(url: str, dice: random.Random) -> tuple[int, int, list[str]]:
     found: list[str] = []
+    few = asyncio.Semaphore(8)  # hashing sheds what comes all at once, as it should
     async with aiohttp.ClientSession(url) as client:
 
         async def sign_up(account: int) -> None:
             body = {"email": f"person{account}@example.com", "password": PASSWORD}
-            async with client.post("/auth/sign-up", json=body) as answer:
+            async with few, client.post("/auth/sign-up", json=body) as answer:
                 assert answer.status == 202, await answer.text()
 
         await asyncio.gather(*(sign_up(account) for account in range(ACCOUNTS)))
     devices = [(account, number) for account in range(ACCOUNTS) for number in range(DEVICES)]
     dice.shuffle(devices)
     done = await asyncio.gather(
-        *(device(url, account, number, random.Random(dice.getrandbits(64)), found) for account, number in devices)
+        *(device(url, account, number, random.Random(dice.getrandbits(64)), found, few) for account, number in devices)
     )
     return sum(one[0] for one in done), sum(one[1] for one in done), found
 

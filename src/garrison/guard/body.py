@@ -10,7 +10,7 @@ from garrison.guard.layer import Check
 from garrison.wire.answer import Answer, Message, Receive
 from garrison.wire.body import read_body
 from garrison.wire.call import Call
-from garrison.wire.json_bounds import check_json_bounds
+from garrison.wire.json_bounds import check_json_bounds, check_json_text
 from garrison.wire.problem import problem
 
 KEPT_BYTES = 65_536
@@ -68,6 +68,7 @@ async def read_json(call: Call, receive: Receive, max_bytes: int) -> Receive:
     Raises Denied(`body_too_large`, `bad_body`).
     """
     body = await read_body(receive, max_bytes, declared_length(call))
+    check_json_text(body)
     check_json_bounds(body)
     call.body = body
     sent = False

@@ -1,239 +1,440 @@
-"""The edge: what uvicorn's httptools protocol takes and we do not, before a request exists (RFC 9112, CWE-444).
+"""The edge: what uvicorn's httptools protocol takes and we do not (RFC 9112; CWE-444, CWE-400; ASVS 5.0 V4.2).
 
-    deadline from connection (or the first byte of a further request) to the end of the headers
-    count and bytes of headers, length of the target; bytes of chunk lines
-    exactly one Host; Content-Length or Transfer-Encoding, not both, once, digits, `chunked` alone
-    HTTP/1.0 and 1.1 only; absolute form only for the Host it names; asterisk form only for OPTIONS; no CONNECT
-    trailers dropped, upgrades to anything but a web socket refused
+    time         10 s from the connection, or the first byte of a further request, to the end of the headers;
+                 a body comes at 1 kB/s after 10 s; an answer is taken at about the same pace
+    size         100 headers, 32 kB of them, a target of 8 kB; 256 bytes a chunk line, 4 kB of trailers; pipelined 64
+    framing      Content-Length or Transfer-Encoding, once, digits only or exactly `chunked`; HTTP/1.0 and 1.1 only
+    addressing   exactly one Host; absolute form only for the Host it names, `*` only for OPTIONS, no CONNECT, no `#`
+    connections  bounded: beyond, the one that has waited longest for its headers goes, then idle ones
 
-The parser stays llhttp alone: there is no second one that could disagree about where a request ends. It is strict by
-itself (bare LF, obs-fold, NUL, space before a colon, malformed chunks; `tests/edge/test_raw.py` pins each), and what it
-lets pass is judged in its own callbacks, by what it read. A refusal closes the connection, so nothing after it is ever
-read as another request. Chunk extensions, which it skips without a word, are bounded by counting: what came over the
-wire less what was body is what the lines took.
+A refusal is a problem document, never a 5xx but for a full house, and closes the connection: nothing behind it is read.
 
-Slow bodies are the reader's business (`wire/body.py`), because only whoever reads knows that it waits.
+**Why nothing here can be desynchronised.** Where a request ends is decided by llhttp alone, and it is strict: bare LF,
+obs-fold, control bytes, space before a colon, CL with TE, malformed chunks end in its own errors (`tests/edge` pins
+each, so that a lenient release is found). What it lets pass is judged in its callbacks, on what *it* read. The only
+thing we do to the bytes is to hand them over in slices that end where a head or a chunk line probably ends, so that
+lengths can be counted; a parser that takes one byte at a time reads the same out of any slices, so a wrong guess could
+cost a refusal, not a different reading. `_phase`, which says what comes next, is set by callbacks. Two requests are
+written anew instead of continued: an upgrade to a web socket (uvicorn's own doing: the head goes to its web socket
+parser, so nothing may follow it and it may have no body), and an upgrade that we ignore, such as `h2c`: llhttp would
+take the body behind it for a further request, so a new parser gets the head as read, without the upgrade.
+
+The pace of bodies is held here for every request, since an app that streams a body reads without a clock;
+`wire/body.py` holds the same pace under other servers. Not here: TLS, HTTP/2, limits by address (`guard/`).
 """
 
 import asyncio
-import json
 import re
 import secrets
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from garrison.core.errors import PROBLEMS
+from garrison.wire.problem import problem
 
 HEADER_DEADLINE_S = 10.0
+BODY_GRACE_S = 10.0
+BODY_BYTES_PER_S = 1024
+STALLED_ANSWER_S = 60.0
+"""uvicorn buffers 64 kB: a client that has not taken 48 of them in this time reads slower than 1 kB/s."""
+LINGER_S = 1.0
+"""After a refusal: closing with bytes unread would reset the connection, and the client might never see the answer."""
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32_768
 MAX_TARGET_BYTES = 8_192
-MAX_HEAD_BYTES = MAX_HEADER_BYTES + MAX_TARGET_BYTES + 4 * MAX_HEADERS + 64
+MAX_HEAD_BYTES = MAX_HEADER_BYTES + MAX_TARGET_BYTES + 64
 MAX_CHUNK_LINE_BYTES = 256
-MAX_CONNECTIONS = 4096
-"""Open connections of one process; beyond, the one that has waited longest for its headers goes."""
-_HOST = re.compile(rb"[A-Za-z0-9._:\[\]%-]{1,261}")
+MAX_TRAILER_BYTES = 4_096
+MAX_PIPELINED = 64
+MAX_UNWANTED_BYTES = 65_536
+"""So much of a body is read on after its request was answered, to keep the connection; beyond, it closes."""
+MAX_WEBSOCKET_LINE_BYTES = 8_000  # the web socket library takes lines of 8,192 bytes and falls silent beyond
+MAX_CONNECTIONS = 4_096
+
+_HEAD, _LENGTH, _LINE, _CHUNK, _TRAILER = range(5)
+_END = b"\r\n\r\n"
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_HOST = re.compile(rb"[A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]+)(.*)", re.DOTALL)
+_HOP = frozenset({b"upgrade", b"http2-settings"})
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with bounds. One per connection."""
+    """uvicorn's protocol with bounds, one per connection. What a subclass or a test may set stands first."""
 
     header_deadline_s = HEADER_DEADLINE_S
-    _waiting: "dict[EdgeProtocol, None]" = {}  # noqa: RUF012 - of all connections of this process, oldest first
+    body_grace_s = BODY_GRACE_S
+    max_connections = MAX_CONNECTIONS
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._waiting: dict[EdgeProtocol, None] = vars(server_state).setdefault("waiting_for_head", {})
         self._refused = False
-        self._in_head = True
-        self._has_begun = False
-        """True from the first byte of a request to its last."""
+        self._code = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._before: RequestResponseCycle | None = None
+        self._known_host = b""
+        self._upgrading = False
+        self._phase = _HEAD
+        self._tail = b""  # the last three bytes of an unfinished head
         self._head_bytes = 0
-        self._header_bytes = 0
-        self._line_bytes = 0
-        self._chunks = 0
-        self._deadline: asyncio.TimerHandle | None = None
+        self._left = 0  # of a body, a chunk, the trailers
+        self._line = b""
+        self._body_began = 0.0
+        self._body_bytes = 0
+
+    # Connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            for oldest in EdgeProtocol._waiting:
-                oldest._refuse("request_timeout")
-                break
+        if len(self.connections) > self.max_connections:
+            self._make_room()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_done()
+        self._disarm()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused or self.parser is None:
+        if self._refused:
             return
         self._unset_keepalive_if_required()
-        self._line_bytes += len(data)
+        size = len(data)
+        if not self._phase and not self._tail and size <= MAX_HEAD_BYTES and data.find(_END) == size - 4:
+            self._head_bytes = size  # the usual case: one head, and nothing but it
+            self._feed(data)
+        else:
+            self._feed_slices(data)
+        if self._phase:
+            self._pace_body(size)
+        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(STALLED_ANSWER_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _feed(self, piece: bytes) -> None:
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            if not self._refused:
-                if self._should_upgrade():
-                    self.handle_websocket_upgrade()
-                else:
-                    self._refuse("bad_request")
-            return
-        except (httptools.HttpParserError, _Refusal):
+            self._upgrade()
+        except httptools.HttpParserError:
             self._refuse("bad_request")
-            return
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse("headers_too_large")
-            elif self._deadline is None and self._has_begun:
-                self._await_head()
-        elif self._line_bytes > MAX_HEAD_BYTES and self._line_bytes > MAX_CHUNK_LINE_BYTES * (self._chunks + 2):
-            self._refuse("bad_request")
+
+    def _feed_slices(self, data: bytes) -> None:
+        position, size = 0, len(data)
+        while position < size and not self._refused:
+            end = self._slice_end(data, position)
+            if self._refused:
+                return
+            self._feed(data if end - position == size else data[position:end])
+            position = end
+            if self._upgrading and position < size:
+                self._refuse("bad_request")  # the web socket's frames have to wait for our answer
+
+    def _slice_end(self, data: bytes, position: int) -> int:
+        """Return where to cut, at most the end of the data; refuse what is too long already."""
+        size, phase = len(data), self._phase
+        if phase == _HEAD:
+            return self._head_end(data, position)
+        if phase in (_LENGTH, _CHUNK):
+            end = min(size, position + self._left)
+            self._left -= end - position
+            return max(end, position + 1)
+        end = data.find(b"\n", position) + 1 or size
+        if phase == _LINE:
+            if len(self._line) + end - position > MAX_CHUNK_LINE_BYTES:
+                self._refuse("bad_request")
+            else:
+                self._line += data[position:end]
+            return end
+        self._left -= end - position
+        if self._left < 0:
+            self._refuse("headers_too_large")
+        return end
+
+    def _head_end(self, data: bytes, position: int) -> int:
+        tail = self._tail
+        self._head_bytes = self._head_bytes if tail else 0
+        probe = tail + data[position : position + 3] if tail else b""
+        found = probe.find(_END)
+        if found >= 0:
+            end = position + found + 4 - len(tail)
+        else:
+            end = data.find(_END, position) + 4
+        complete = end > 3
+        if not complete:
+            end = len(data)
+        self._head_bytes += end - position
+        self._tail = b"" if complete else (tail + data[position:end])[-3:]
+        if self._head_bytes > MAX_HEAD_BYTES:
+            target_goes_on = b"\r" not in data[position : position + MAX_TARGET_BYTES] and not tail
+            self._refuse("uri_too_long" if target_goes_on else "headers_too_large")
+        return end
 
     # What the parser read
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = self._has_begun = True
-        self._header_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-        if len(self.url) > MAX_TARGET_BYTES:
-            raise self._refusal("uri_too_long")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if len(self.headers) >= MAX_HEADERS or self._header_bytes > MAX_HEADER_BYTES:
-            raise self._refusal("headers_too_large")
-        if not self._in_head:  # a trailer: nobody asked for it
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._head_done()
-        code = self._judge()
-        if code is not None:
-            raise self._refusal(code)
-        self._head_bytes = self._chunks = 0
+        code, length, chunked = self._judge()
+        if code:
+            self._refuse(code)
+            raise _Refused
+        if self.parser.should_upgrade():
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            self._upgrading = True
+            return
+        self._before = self.cycle
         super().on_headers_complete()
+        if self._timer is not None:
+            self._disarm()
+        if length:
+            self._phase, self._left = _LENGTH, int(length)
+        elif chunked:
+            self._phase, self._line = _LINE, b""
+            self.headers = []  # trailers end here: the scope keeps the list that holds the headers
 
     def on_chunk_header(self) -> None:
-        self._chunks += 1
+        size = int(self._line.partition(b";")[0], 16)
+        if size:
+            self._phase, self._left = _CHUNK, size + 2
+        else:
+            self._phase, self._left = _TRAILER, MAX_TRAILER_BYTES
 
-    def on_body(self, body: bytes) -> None:
-        self._line_bytes -= len(body)
-        if not self._refused:
-            super().on_body(body)
+    def on_chunk_complete(self) -> None:
+        self._phase, self._line = _LINE, b""
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
+        if self._phase:
+            self._phase = _HEAD
+            if self._timer is not None:
+                self._disarm()
         super().on_message_complete()
-        self._in_head = True
-        self._head_bytes = self._line_bytes = 0
-        self._has_begun = False
 
-    def _judge(self) -> str | None:
-        """Return the code of what is wrong with the request line and headers, or None."""
+    def _judge(self) -> tuple[str, bytes | None, bytes | None]:
+        """Return the code of what is wrong, or "", and what frames the body: Content-Length, Transfer-Encoding."""
+        host = length = chunked = None
+        headers = self.headers
+        for name, value in headers:
+            if name in _FRAMING:
+                if name == b"host":
+                    if host is not None:
+                        return "bad_host", None, None
+                    host = value
+                elif name == b"content-length":
+                    if length is not None or not value.isdigit() or len(value) > 18:
+                        return "bad_request", None, None
+                    length = value
+                else:
+                    if chunked is not None or value != b"chunked":
+                        return "bad_request", None, None
+                    chunked = value
+        version = self.parser.get_http_version()
+        if (length and chunked) or (version != "1.1" and (chunked or version != "1.0")):
+            return "bad_request", None, None
+        if self._head_bytes > MAX_HEADER_BYTES and sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEADER_BYTES:
+            return "headers_too_large", None, None
+        if len(headers) > MAX_HEADERS:
+            return "headers_too_large", None, None
+        if len(self.url) > MAX_TARGET_BYTES:
+            return "uri_too_long", None, None
+        if host is None or host != self._known_host:
+            if host is None or _HOST.fullmatch(host) is None:
+                return "bad_host", None, None
+            self._known_host = host
+        if self.url[:1] != b"/" and not self._to_origin_form(host):
+            return "bad_request", None, None
+        if b"#" in self.url or len(self.pipeline) >= MAX_PIPELINED:
+            return "bad_request", None, None
+        return "", length, chunked
+
+    def _to_origin_form(self, host: bytes) -> bool:
+        """Rewrite an absolute target (RFC 9112 3.2.2). False: it names another host, or is of a form nobody needs."""
         method = self.parser.get_method()
-        hosts = lengths = encodings = 0
-        host = b""
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-                host = value
-            elif name == b"content-length":
-                lengths += 1
-                if not value.isdigit() or len(value) > 18:
-                    return "bad_request"
-            elif name == b"transfer-encoding":
-                encodings += 1
-                if value.strip().lower() != b"chunked":
-                    return "bad_request"
-        if hosts != 1 or _HOST.fullmatch(host) is None:
-            return "bad_host"
-        if lengths > 1 or encodings > 1 or (lengths and encodings):
-            return "bad_request"
-        if encodings and self.parser.get_http_version() == "1.0":
-            return "bad_request"
-        if method == b"CONNECT" or (self.parser.should_upgrade() and not self._should_upgrade()):
-            return "bad_request"
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
-            return "bad_request"
-        url = self.url
-        if url[:1] == b"/":
-            return None
-        if url == b"*" and method == b"OPTIONS":
-            return None
-        authority, slash, path = url.partition(b"://")[2].partition(b"/")
-        if not slash or authority.lower() != host.lower():
-            return "bad_request"
-        self.url = b"/" + path
-        return None
+        if self.url == b"*":
+            return bool(method == b"OPTIONS")
+        absolute = _ABSOLUTE.fullmatch(self.url)
+        if absolute is None or method == b"CONNECT" or absolute[1].lower() != host.lower():
+            return False
+        self.url = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
+        return True
 
-    # Time
+    # Upgrades
+
+    def _upgrade(self) -> None:
+        if self._refused:
+            return
+        if self._should_upgrade():
+            self._to_websocket()
+        else:
+            self._without_upgrade()
+
+    def _to_websocket(self) -> None:
+        headers = self.headers
+        body = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers
+        )
+        long = max(len(self.url), max(len(name) + len(value) for name, value in headers)) > MAX_WEBSOCKET_LINE_BYTES
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if body or busy or self.scope["method"] != "GET" or self.parser.get_http_version() != "1.1":
+            self._refuse("bad_request")
+        elif long:
+            self._refuse("headers_too_large")
+        else:
+            self._disarm()
+            self.handle_websocket_upgrade()
+            if not getattr(self.transport.get_protocol(), "handshake_initiated", True):
+                self.transport.close()  # it could not read the head, and would wait without end
+
+    def _without_upgrade(self) -> None:
+        """Read the head again as if no upgrade had been asked for (RFC 9110 7.8: a server may ignore it)."""
+        lines = [
+            self.scope["method"].encode(),
+            b" ",
+            self.url,
+            b" HTTP/",
+            self.parser.get_http_version().encode(),
+            b"\r\n",
+        ]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                value = b", ".join(option for option in options if option.lower() not in _HOP)
+            if name not in _HOP and (value or name != b"connection"):
+                lines += (name, b": ", value, b"\r\n")
+        self._upgrading = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: it ignores, it does not read
+        self._feed(b"".join((*lines, b"\r\n")))
+
+    # Time and room
 
     def _await_head(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.header_deadline_s, self._too_slow)
-            EdgeProtocol._waiting[self] = None
+        if self._timer is None and not self._refused:
+            self._timer = self.loop.call_later(self.header_deadline_s, self._head_too_slow)
+            self._waiting[self] = None
 
-    def _head_done(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-            EdgeProtocol._waiting.pop(self, None)
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._waiting.pop(self, None)
 
-    def _too_slow(self) -> None:
-        self._deadline = None
-        EdgeProtocol._waiting.pop(self, None)
-        self._refuse("request_timeout")
+    def _head_too_slow(self) -> None:
+        self._disarm()
+        if self._tail:
+            self._refuse("request_timeout")
+        else:
+            self.transport.close()  # it never said a word
+
+    def _pace_body(self, size: int) -> None:
+        if self._timer is None:
+            self._body_began, self._body_bytes = self.loop.time(), 0
+            self._timer = self.loop.call_later(self.body_grace_s, self._check_pace)
+            return
+        self._body_bytes += size
+        if self.cycle.response_complete and self._body_bytes > MAX_UNWANTED_BYTES:
+            self._refuse("body_too_large")
+
+    def _check_pace(self) -> None:
+        now = self.loop.time()
+        earned = self._body_bytes / BODY_BYTES_PER_S
+        if self.flow.read_paused or self.cycle.waiting_for_100_continue:  # the client waits for us: begin anew
+            self._body_began = now - earned
+        due = self._body_began + self.body_grace_s + earned
+        if due > now:
+            self._timer = self.loop.call_at(due, self._check_pace)
+        else:
+            self._refuse("request_timeout")
+
+    def _make_room(self) -> None:
+        """Let go of the oldest that waits for its headers; without any, of idle ones; without those, of this one."""
+        oldest = next(iter(self._waiting), None)
+        if oldest is not None:
+            oldest._head_too_slow()
+            return
+        # Looking costs the length of the list, so several go at once.
+        idle = [one for one in self.connections if isinstance(one, EdgeProtocol) and one._is_idle()]
+        for one in idle[: self.max_connections // 16 + 1]:
+            one.transport.close()
+        if not idle:
+            self._refuse("overloaded")
+
+    def _is_idle(self) -> bool:
+        return self.timeout_keep_alive_task is not None and not self._phase
 
     # No
 
     def _refuse(self, code: str) -> None:
-        """Answer with a problem and close; a second refusal, or one after an answer has begun, only closes."""
-        self._head_done()
-        transport = self.transport
-        if self._refused or transport.is_closing():
+        """Answer with a problem and close, after the answers to what came before. Repeated, it does nothing."""
+        if self._refused:
             return
-        self._refused = True
-        if self.cycle is None or self.cycle.response_complete:
-            transport.write(_answer(code))
-        transport.close()
+        self._refused, self._code = True, code
+        self._disarm()
+        last: RequestResponseCycle | None = self.cycle
+        if self._phase and last is not None and not last.response_complete:  # its body will never be complete
+            last.disconnected = True
+            last.message_event.set()
+            if self.pipeline and self.pipeline[0][0] is last:
+                self.pipeline.popleft()
+                last = self._before
+            elif last.response_started:
+                self.transport.close()
+                return
+            else:
+                last = None
+        if last is None or last.response_complete:
+            self._answer()
+        else:
+            last.on_response = self._answer
 
-    def _refusal(self, code: str) -> "_Refusal":
-        """Refuse at once, and return what unwinds the parser, which wraps what its callbacks raise."""
-        self._refuse(code)
-        return _Refusal()
+    def _answer(self) -> None:
+        transport = self.transport
+        if transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        transport.write(_problem(self._code))
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(LINGER_S, transport.close)
 
 
-class _Refusal(Exception):
-    """Raised out of a callback, after the answer was given."""
+class _Refused(Exception):
+    """Unwinds the parser, which wraps what its callbacks raise, once the refusal was given."""
 
 
-def _answer(code: str) -> bytes:
-    status, title = PROBLEMS[code]
-    document = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "code": code,
-        "request_id": secrets.token_hex(10),
-    }
-    body = json.dumps(document, separators=(",", ":")).encode()
-    return b"".join(
-        (
-            STATUS_LINE[status],
-            b"content-type: application/problem+json\r\ncontent-length: ",
-            str(len(body)).encode(),
-            b"\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n",
-            body,
-        )
+def _problem(code: str) -> bytes:
+    retry = ((b"retry-after", b"5"),) if code == "overloaded" else ()
+    answer = problem(code, secrets.token_hex(10), headers=retry)
+    headers = (
+        *answer.headers,
+        (b"content-length", str(len(answer.body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"connection", b"close"),
     )
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body

@@ -17,6 +17,20 @@ _LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{%d,}" % MAX_DIGITS)
 _BRACKETS = re.compile(rb"[\[{]|[\]}]")
 
 
+def check_json_text(body: bytes) -> None:
+    """Raise Denied(`bad_body`) for what is no UTF-8 without a byte order mark (RFC 8259 section 8.1).
+
+    Python's own `json.loads` also takes UTF-16 and UTF-32, in which the bounds below would see no brackets.
+    """
+    if body.startswith(b"\xef\xbb\xbf") or b"\x00" in body:
+        raise Denied("bad_body", "JSON is UTF-8 text without a byte order mark")
+    if not body.isascii():
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Denied("bad_body", "the body is not UTF-8 text") from None
+
+
 def check_json_bounds(body: bytes) -> None:
     """Raise Denied(`bad_body`) for more than 32 levels, 1,000 names, or 100 digits of one number."""
     if len(body) <= MAX_DEPTH:

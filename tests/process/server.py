@@ -44,12 +44,16 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def command(self) -> list[str]:
+        """Return what `garrison` is called by."""
+        return [GARRISON]
+
     def start(self) -> "Server":
         if not self.port:
             self.port = free_port()
-        arguments = [GARRISON, "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        arguments = [*self.command(), "serve", "--port", str(self.port), "--workers", str(self.workers)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
-        environment = {**inherited, "PYTHONPATH": str(ROOT), **self.environment}
+        environment = {**inherited, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*arguments, *([self.app] if self.app else [])],

@@ -29,8 +29,8 @@ def routing_layer(
     late: Decision,
     redirect: Plan,
 ) -> BeforeLayer:
-    """Return the layer that sets `call.path`, `call.route`, `call.plan` and `call.params`."""
-    meaning_of = matcher.meaning
+    """Return the layer that sets `call.path`, `call.route`, `call.plan`, `call.params` and `call.values`."""
+    meaning_of, has_hosts = matcher.meaning, matcher.has_hosts
 
     def route(call: Call) -> Answer | None:
         scope = call.scope
@@ -40,7 +40,8 @@ def routing_layer(
         elif b"?" in raw:  # servers disagree on whether the query is part of it
             raw = raw.partition(b"?")[0]
         method = call.method if call.kind == "http" else "WS"
-        meaning = meaning_of(call.kind, method, raw, root_path(scope), call.host)  # type: ignore[arg-type]
+        host = _host(call) if has_hosts else call.host
+        meaning = meaning_of(call.kind, method, raw, root_path(scope), host)  # type: ignore[arg-type]
         outcome = meaning.outcome
         if outcome == "bad_path" or (meaning.path != scope["path"] and outcome != "missing"):
             return problem("bad_path", call.request_id)
@@ -50,6 +51,7 @@ def routing_layer(
             call.route = decision
             call.plan = decision.plan  # type: ignore[union-attr]
             call.params = meaning.params  # type: ignore[assignment]
+            call.values = meaning.values
             return None
         if outcome == "redirect":
             call.plan = redirect
@@ -64,3 +66,9 @@ def routing_layer(
         return problem("not_found", call.request_id)
 
     return route
+
+
+def _host(call: Call) -> str:
+    """Return the host that frameworks route by: lower case, no port, but a trailing dot, which `call.host` lost."""
+    host = call.header(b"host").decode("latin-1").lower()
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]

@@ -85,21 +85,22 @@ def scopes_by_role(policy: Policy, rules: Iterable[Rule]) -> dict[str, frozenset
 
 
 def _methods(route: Route, policy: Policy) -> Sequence[str]:
-    """A route that takes any method has those that a line or mark names; with none, it is one undecided route."""
+    """A route that takes any method has a decision for each that a line names, and for the rest of them (`*`).
+
+    The rest is left out, and so answered with 405, where lines decide some methods and none decides all; a route that
+    nothing decides is one undecided route.
+    """
     if route.kind == "websocket" or route.methods is not None:
         return route.listed_methods()
-    if find_marks(route.endpoint):
-        return ("*",)
-    named: dict[str, None] = {}
+    decided: set[str] = {"*"} if find_marks(route.endpoint) else set()
     for line in policy.lines:
-        if line.pattern.matches(route, "*"):
-            if line.pattern.methods is None:
-                named["*"] = None
-                break
-            named.update(dict.fromkeys(sorted(line.pattern.methods)))
-            if "GET" in line.pattern.methods:
-                named["HEAD"] = None
-    return tuple(named) or ("*",)
+        decided |= line.pattern.methods_of(route)
+    if not decided:
+        return ("*",)
+    if "*" in decided:  # where a method is narrowed, it needs a decision of its own
+        for requirement in policy.requirements:
+            decided |= requirement.pattern.methods_of(route)
+    return sorted(decided)
 
 
 def _decide_one(
@@ -115,13 +116,7 @@ def _decide_one(
         refusals.append(f"{label} is decided twice, at {places}: one decorator is enough")
     first: Line | None = None
     for line in policy.lines:
-        if line.pattern.matches(route, method) or (
-            method == "HEAD"
-            and route.methods is None
-            and line.pattern.methods is not None
-            and "GET" in line.pattern.methods
-            and line.pattern.matches(route, "*")
-        ):
+        if line.pattern.matches(route, method):
             first = line
             used.add(line.number)
             break

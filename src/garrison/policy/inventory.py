@@ -24,6 +24,9 @@ class Route:
     regex: re.Pattern[str]
     methods: frozenset[str] | None
     """None: whatever the endpoint makes of it (raw ASGI)."""
+    claims: frozenset[str] | None = frozenset()
+    """Further methods on which the framework stops here, if only to say 405 (a class-based endpoint); None: every one.
+    With other methods a later route may still take the request."""
     converters: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     """Path parameter → the framework's own conversion, which may raise ValueError."""
     endpoint: object = None
@@ -35,8 +38,8 @@ class Route:
     docs: bool = False
     """True for the documentation that the framework makes itself."""
     opaque: bool = False
-    exclusive: bool = False
-    """True for our own paths: another method is 405 there, whatever catch-all the app has."""
+    own: bool = False
+    """True for our own paths, which the framework knows nothing of."""
 
     def listed_methods(self) -> tuple[str, ...]:
         """Return the methods that need a decision, `*` where the route takes any, `WS` for a web socket."""
@@ -55,6 +58,8 @@ class Branch:
     converters: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     is_host: bool = False
     redirects_slashes: bool = False
+    last: tuple[Route, ...] = ()
+    """Tried where no child matches and no slash redirect helps: a front end's files, the longest path first."""
     default: Route | None = None
     """What answers where nothing matches, if it is not the framework's own 404."""
 
@@ -70,6 +75,7 @@ def routes_of(branch: Branch) -> list[Route]:
             found.extend(routes_of(node))
         else:
             found.append(node)
+    found.extend(branch.last)
     if branch.default is not None:
         found.append(branch.default)
     return found

@@ -3,11 +3,14 @@
 The guard stands in front of the app and chooses a route by the request line. Between it and the endpoint runs code of
 others: a middleware that rewrites the path or the method, a router that was changed after start, an app served without
 its guard. So at start everything in the inventory that runs requests is wrapped. The wrapper lets a request through
-only if the scope holds a granted `Call` of this process whose route is run by this very element, for the method, kind
-and path that the guard saw. Anything else is 403 and an event; nothing is ever inferred from headers.
+only if the scope holds a granted `Call` of this process whose route is run by this very element, for the method, kind,
+path and path parameters that the guard saw. Anything else is 403 and an event; nothing is ever inferred from headers.
+
+Path parameters are compared beside the path, because the same path means others under another `root_path` or host.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send, send_answer
 from garrison.wire.call import Call
@@ -15,10 +18,17 @@ from garrison.wire.problem import problem
 
 OnRefusal = Callable[[Scope, str], None]
 """Told of every refusal: the scope, and which element was to run."""
+_NOTHING: Mapping[str, Any] = {}
+_ABSENT = object()
 
 
-def locked(app: ASGIApp, element: object, name: str, on_refusal: OnRefusal) -> ASGIApp:
-    """Return `app` behind the lock. `element` is what `Route.element` must be; a late one equals no route's."""
+def locked(
+    app: ASGIApp, element: object, name: str, on_refusal: OnRefusal, *, parameters: bool = True
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return `app` behind the lock. `element` is what `Route.element` must be; a late one equals no route's.
+
+    `parameters`: False where the framework has not put any into the scope yet.
+    """
 
     def run(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         call = scope.get("garrison")
@@ -29,12 +39,29 @@ def locked(app: ASGIApp, element: object, name: str, on_refusal: OnRefusal) -> A
             and scope["path"] == call.path
             and scope["type"] == call.kind
             and (call.kind == "websocket" or scope["method"] == call.method)
+            and (not parameters or not call.values or _holds(scope.get("path_params", _NOTHING), call.values))
         ):
             return app(scope, receive, send)
         on_refusal(scope, name)
         return _refuse(scope, receive, send)
 
     return run
+
+
+def gate(app: ASGIApp, name: str, on_refusal: OnRefusal) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return a router's `app` behind a gate that only requests with a `Call` pass: it stands before start, too."""
+
+    def run(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan" or scope.get("garrison").__class__ is Call:
+            return app(scope, receive, send)
+        on_refusal(scope, name)
+        return _refuse(scope, receive, send)
+
+    return run
+
+
+def _holds(given: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return all(given.get(name, _ABSENT) == value for name, value in values.items())
 
 
 async def _refuse(scope: Scope, _receive: Receive, send: Send) -> None:

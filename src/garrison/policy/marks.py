@@ -52,6 +52,6 @@ def _chain(endpoint: object) -> Iterator[object]:
         elif hasattr(target, "__wrapped__"):
             target = target.__wrapped__
         elif not inspect.isroutine(target) and not inspect.isclass(target):
-            target = type(target).__dict__.get("__call__")
+            target = getattr(type(target), "__call__", None)  # noqa: B004 - what runs is wanted, inherited or not
         else:
             target = None

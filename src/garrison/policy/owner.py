@@ -4,6 +4,7 @@ One converted value must have one spelling: `int` and `UUID` take only what thei
 UUIDs excepted), so that two texts of the same object do not meet two decisions.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
@@ -15,10 +16,21 @@ def owner_converters(owner: Callable[..., Any]) -> dict[str, Callable[[str], Any
 
     Raises TypeError for anything else, and for parameters that cannot be given by name.
     """
-    target = owner if inspect.isroutine(owner) else getattr(owner, "__call__", owner)  # noqa: B004 - its signature is read
-    hints = get_type_hints(target)
+    target: Any = owner
+    bound: set[str] = set()
+    while isinstance(target, functools.partial):
+        bound |= set(target.keywords)
+        target = target.func
+    if not inspect.isroutine(target):
+        target = getattr(target, "__call__", target)  # noqa: B004 - its signature is read
+    try:
+        hints = get_type_hints(target)
+    except NameError as error:
+        raise TypeError(f"owner= has an annotation that cannot be read: {error}") from None
     found: dict[str, Callable[[str], Any]] = {}
     for name, parameter in inspect.signature(owner).parameters.items():
+        if name in bound:
+            continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"owner= parameter {name} must be given by name")
         converter = _CONVERTERS.get(hints.get(name, str))
@@ -29,10 +41,13 @@ def owner_converters(owner: Callable[..., Any]) -> dict[str, Callable[[str], Any
 
 
 def _int(text: str) -> int:
-    """Only what `str(int)` would write: no signs but minus, no spaces, underscores or other scripts' digits."""
-    if len(text) > 19 or not (text.isascii() and text.removeprefix("-").isdigit()):
+    """Only what `str(int)` would write: no plus, leading zeros, spaces, underscores or other scripts' digits."""
+    if len(text) > 20:
         raise ValueError("not an integer")
-    return int(text)
+    value = int(text)
+    if str(value) != text:
+        raise ValueError("not a canonical integer")
+    return value
 
 
 def _uuid(text: str) -> UUID:

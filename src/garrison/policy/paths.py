@@ -13,6 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes
 _PLAIN = re.compile(rb"/(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+(?:/(?!\.{1,2}(?:/|\Z))|\Z))*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\\]")
 _LEFT_ENCODED = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
+_MOST_DECODINGS = 8
 _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 
 
@@ -30,7 +31,7 @@ def normal_path(raw: bytes) -> tuple[str, bool]:
         path = unquote_to_bytes(raw).decode("utf-8", "strict")
     except UnicodeDecodeError:
         raise BadPath from None
-    if _CONTROL.search(path) is not None or _LEFT_ENCODED.search(path) is not None:
+    if _CONTROL.search(path) is not None or _stays_encoded(path):
         raise BadPath
     segments = path.split("/")[1:]
     if any(segment in (".", "..") for segment in segments) or "" in segments[:-1]:
@@ -47,6 +48,18 @@ def variants(path: str) -> tuple[str, ...]:
     found = {unquote(path), _cut(path), _strip(path), folded, _strip(_cut(folded))}
     found.discard(path)
     return tuple(sorted(found))
+
+
+def _stays_encoded(path: str) -> bool:
+    """Say whether decoding once more, or however often, would make a dot, slash, backslash or NUL."""
+    for _ in range(_MOST_DECODINGS):
+        if _LEFT_ENCODED.search(path) is not None:
+            return True
+        again = unquote(path)
+        if again == path:
+            return False
+        path = again
+    return True
 
 
 def _cut(path: str) -> str:

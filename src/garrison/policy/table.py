@@ -11,8 +11,9 @@
 
 The first line that matches a route decides; a line that decides nothing is refused at start. `require` lines decide
 nothing and only narrow. Patterns: methods separated by `|`, `*` for any, `WS` for web sockets; then a path whose
-segments are literal, `{name}` for one path parameter, `*` for any one segment, and `**` at the end for any number,
-none included. A line for GET covers the HEAD that comes with it.
+segments are literal, `{name}` for one path parameter of any name, `*` for any one segment, and `**` at the end for any
+number, none included. A route's own template, as the framework writes it (`/files/{name}.{suffix}`, `{id:int}`), is a
+pattern, too. A line for GET covers the HEAD that comes with it.
 """
 
 import re
@@ -24,7 +25,7 @@ from garrison.policy.inventory import WEBSOCKET_METHOD, Route
 from garrison.policy.rules import Requirement, Rule, Words
 
 _METHOD = re.compile(r"[A-Z]{1,20}", re.ASCII)
-_SEGMENT = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}|\*|\*\*|[^{}*/\s]*")
+_SEGMENT = re.compile(r"\*|\*\*|(?:\{[A-Za-z_][A-Za-z0-9_]*(?::[a-z_A-Z0-9]+)?\}|[^{}*/\s])*")
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[a-z_A-Z0-9]+)?\}")
 
 
@@ -37,15 +38,24 @@ class Pattern:
     segments: tuple[str, ...]
 
     def matches(self, route: Route, method: str) -> bool:
-        """Say whether this method of the route is meant."""
+        """Say whether this method of the route is meant; `*`, the rest of a route that takes any, only by `*`."""
         return self._means_method(route, method) and self._means_path(route.template)
+
+    def methods_of(self, route: Route) -> frozenset[str]:
+        """Return the methods that this pattern names of an HTTP route that takes any, `*` for the rest of them."""
+        if not self._means_path(route.template):
+            return frozenset()
+        if self.methods is None:
+            return frozenset({"*"})
+        named = self.methods - {WEBSOCKET_METHOD}
+        return named | {"HEAD"} if "GET" in named else named
 
     def _means_method(self, route: Route, method: str) -> bool:
         if self.methods is None or method in self.methods:
             return True
-        if method == "HEAD" and route.methods is not None and "GET" in route.methods:
+        if method == "HEAD" and (route.methods is None or "GET" in route.methods):
             return "GET" in self.methods
-        return method == "*" and route.kind == "http" and WEBSOCKET_METHOD not in self.methods
+        return False
 
     def _means_path(self, template: str) -> bool:
         given = segments_of(template)
@@ -61,9 +71,10 @@ class Pattern:
 
 
 def _means_segment(wanted: str, given: str) -> bool:
-    if wanted == "*":
+    if wanted == "*" or wanted == given:
         return True
-    return _PARAMETER.fullmatch(given) is not None if wanted.startswith("{") else wanted == given
+    parameter = _PARAMETER.fullmatch(wanted)
+    return parameter is not None and ":" not in wanted and _PARAMETER.fullmatch(given) is not None
 
 
 def segments_of(template: str) -> tuple[str, ...]:

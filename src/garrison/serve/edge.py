@@ -26,7 +26,8 @@ The pace of bodies is held here for every request, since an app that streams a b
 import asyncio
 import re
 import secrets
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
@@ -65,6 +66,25 @@ _HOP = frozenset({b"upgrade", b"http2-settings"})
 class EdgeProtocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds, one per connection. What a subclass or a test may set stands first."""
 
+    # In the instance's dictionary they would make more than 30 keys, and every attribute of uvicorn's slower (+1.3 µs).
+    __slots__ = (
+        "_before",
+        "_body_began",
+        "_body_bytes",
+        "_code",
+        "_followed",
+        "_head_bytes",
+        "_known_host",
+        "_left",
+        "_line",
+        "_phase",
+        "_refused",
+        "_stalled",
+        "_tail",
+        "_timer",
+        "_upgrading",
+        "_waiting",
+    )
     header_deadline_s = HEADER_DEADLINE_S
     body_grace_s = BODY_GRACE_S
     max_connections = MAX_CONNECTIONS
@@ -85,6 +105,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._before: RequestResponseCycle | None = None
         self._known_host = b""
         self._upgrading = False
+        self._followed = False
         self._phase = _HEAD
         self._tail = b""  # the last three bytes of an unfinished head
         self._head_bytes = 0
@@ -109,13 +130,19 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         size = len(data)
-        if not self._phase and not self._tail and size <= MAX_HEAD_BYTES and data.find(_END) == size - 4:
-            self._head_bytes = size  # the usual case: one head, and nothing but it
-            self._feed(data)
+        end = 0 if self._phase or self._tail else data.find(_END) + 4
+        if 3 < end <= MAX_HEAD_BYTES:  # a whole head, and as a rule nothing but it
+            self._head_bytes = end
+            self._followed = end < size
+            self._feed(data[:end])
         else:
-            self._feed_slices(data)
+            end = 0
+        if end < size:
+            self._feed_slices(data, end)
         if self._phase:
             self._pace_body(size)
         elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
@@ -140,16 +167,15 @@ class EdgeProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse("bad_request")
 
-    def _feed_slices(self, data: bytes) -> None:
-        position, size = 0, len(data)
+    def _feed_slices(self, data: bytes, position: int) -> None:
+        size = len(data)
         while position < size and not self._refused:
             end = self._slice_end(data, position)
             if self._refused:
                 return
-            self._feed(data if end - position == size else data[position:end])
+            self._followed = end < size
+            self._feed(data[position:end])
             position = end
-            if self._upgrading and position < size:
-                self._refuse("bad_request")  # the web socket's frames have to wait for our answer
 
     def _slice_end(self, data: bytes, position: int) -> int:
         """Return where to cut, at most the end of the data; refuse what is too long already."""
@@ -187,23 +213,81 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_bytes += end - position
         self._tail = b"" if complete else (tail + data[position:end])[-3:]
         if self._head_bytes > MAX_HEAD_BYTES:
-            target_goes_on = b"\r" not in data[position : position + MAX_TARGET_BYTES] and not tail
-            self._refuse("uri_too_long" if target_goes_on else "headers_too_large")
+            first_line_goes_on = not tail and b"\r" not in data[position : position + MAX_TARGET_BYTES]
+            too_long = first_line_goes_on or len(self.url) > MAX_TARGET_BYTES
+            self._refuse("uri_too_long" if too_long else "headers_too_large")
         return end
 
     # What the parser read
 
     def on_headers_complete(self) -> None:
-        code, length, chunked = self._judge()
-        if code:
-            self._refuse(code)
-            raise _Refused
-        if self.parser.should_upgrade():
-            self.scope["method"] = self.parser.get_method().decode("ascii")
+        """Judge the head, then do what uvicorn does here, written out: asking the parser twice costs 5 %.
+
+        A test holds that the scope is uvicorn's own.
+        """
+        parser, scope, headers = self.parser, self.scope, self.headers
+        version, method = parser.get_http_version(), parser.get_method()
+        host = length = chunked = None
+        for name, value in headers:
+            if name in _FRAMING:
+                if name == b"host":
+                    if host is not None:
+                        self._stop("bad_host")
+                    host = value
+                elif name == b"content-length":
+                    if length is not None or not value.isdigit() or len(value) > 18:
+                        self._stop("bad_request")
+                    length = value
+                else:
+                    if chunked is not None or value != b"chunked":
+                        self._stop("bad_request")
+                    chunked = value
+        if version != "1.1":
+            if version != "1.0" or chunked:
+                self._stop("bad_request")
+            scope["http_version"] = version
+        if length and chunked:
+            self._stop("bad_request")
+        if len(headers) > MAX_HEADERS or (
+            self._head_bytes > MAX_HEADER_BYTES and sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEADER_BYTES
+        ):
+            self._stop("headers_too_large")
+        if host is None or host != self._known_host:
+            if host is None or _HOST.fullmatch(host) is None:
+                self._stop("bad_host")
+            self._known_host = host
+        url = self.url
+        if len(url) > MAX_TARGET_BYTES:
+            self._stop("uri_too_long")
+        if url[:1] != b"/":
+            self.url = url = self._origin_form(url, method, host)
+        if 35 in url:  # "#": a fragment is no part of a target (RFC 9112 3.2)
+            self._stop("bad_request")
+        scope["method"] = method.decode("ascii")
+        if parser.should_upgrade():
             self._upgrading = True
             return
-        self._before = self.cycle
-        super().on_headers_complete()
+        raw_path, _, query = url.partition(b"?")
+        path = raw_path.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
+        scope["path"] = self.root_path + path
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path if self.root_path else raw_path
+        scope["query_string"] = query
+        before = self.cycle
+        self.cycle = cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
         if self._timer is not None:
             self._disarm()
         if length:
@@ -211,6 +295,15 @@ class EdgeProtocol(HttpToolsProtocol):
         elif chunked:
             self._phase, self._line = _LINE, b""
             self.headers = []  # trailers end here: the scope keeps the list that holds the headers
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            if len(self.pipeline) >= MAX_PIPELINED:
+                self.cycle, self._phase = before, _HEAD
+                self._stop("bad_request")
+            self._before = before
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_chunk_header(self) -> None:
         size = int(self._line.partition(b";")[0], 16)
@@ -229,55 +322,24 @@ class EdgeProtocol(HttpToolsProtocol):
             self._phase = _HEAD
             if self._timer is not None:
                 self._disarm()
-        super().on_message_complete()
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
-    def _judge(self) -> tuple[str, bytes | None, bytes | None]:
-        """Return the code of what is wrong, or "", and what frames the body: Content-Length, Transfer-Encoding."""
-        host = length = chunked = None
-        headers = self.headers
-        for name, value in headers:
-            if name in _FRAMING:
-                if name == b"host":
-                    if host is not None:
-                        return "bad_host", None, None
-                    host = value
-                elif name == b"content-length":
-                    if length is not None or not value.isdigit() or len(value) > 18:
-                        return "bad_request", None, None
-                    length = value
-                else:
-                    if chunked is not None or value != b"chunked":
-                        return "bad_request", None, None
-                    chunked = value
-        version = self.parser.get_http_version()
-        if (length and chunked) or (version != "1.1" and (chunked or version != "1.0")):
-            return "bad_request", None, None
-        if self._head_bytes > MAX_HEADER_BYTES and sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEADER_BYTES:
-            return "headers_too_large", None, None
-        if len(headers) > MAX_HEADERS:
-            return "headers_too_large", None, None
-        if len(self.url) > MAX_TARGET_BYTES:
-            return "uri_too_long", None, None
-        if host is None or host != self._known_host:
-            if host is None or _HOST.fullmatch(host) is None:
-                return "bad_host", None, None
-            self._known_host = host
-        if self.url[:1] != b"/" and not self._to_origin_form(host):
-            return "bad_request", None, None
-        if b"#" in self.url or len(self.pipeline) >= MAX_PIPELINED:
-            return "bad_request", None, None
-        return "", length, chunked
-
-    def _to_origin_form(self, host: bytes) -> bool:
-        """Rewrite an absolute target (RFC 9112 3.2.2). False: it names another host, or is of a form nobody needs."""
-        method = self.parser.get_method()
-        if self.url == b"*":
-            return bool(method == b"OPTIONS")
-        absolute = _ABSOLUTE.fullmatch(self.url)
+    def _origin_form(self, target: bytes, method: bytes, host: bytes) -> bytes:
+        """Return what an absolute target names (RFC 9112 3.2.2); stop where it is another host's, or another form."""
+        if target == b"*" and method == b"OPTIONS":
+            return target
+        absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None or method == b"CONNECT" or absolute[1].lower() != host.lower():
-            return False
-        self.url = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
-        return True
+            self._stop("bad_request")
+        return absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
+
+    def _stop(self, code: str) -> NoReturn:
+        """Refuse from within a callback."""
+        self._refuse(code)
+        raise _Refused
 
     # Upgrades
 
@@ -296,12 +358,13 @@ class EdgeProtocol(HttpToolsProtocol):
         )
         long = max(len(self.url), max(len(name) + len(value) for name, value in headers)) > MAX_WEBSOCKET_LINE_BYTES
         busy = self.cycle is not None and not self.cycle.response_complete
-        if body or busy or self.scope["method"] != "GET" or self.parser.get_http_version() != "1.1":
-            self._refuse("bad_request")
+        if self._followed or body or busy or self.scope["method"] != "GET" or self.scope["http_version"] != "1.1":
+            self._refuse("bad_request")  # frames have to wait for our answer
         elif long:
             self._refuse("headers_too_large")
         else:
             self._disarm()
+            self._refused = True  # from here on the bytes are the web socket's
             self.handle_websocket_upgrade()
             if not getattr(self.transport.get_protocol(), "handshake_initiated", True):
                 self.transport.close()  # it could not read the head, and would wait without end
@@ -313,7 +376,7 @@ class EdgeProtocol(HttpToolsProtocol):
             b" ",
             self.url,
             b" HTTP/",
-            self.parser.get_http_version().encode(),
+            self.scope["http_version"].encode(),
             b"\r\n",
         ]
         for name, value in self.headers:
@@ -392,7 +455,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refused, self._code = True, code
         self._disarm()
         last: RequestResponseCycle | None = self.cycle
-        if self._phase and last is not None and not last.response_complete:  # its body will never be complete
+        if self._phase and last is not None and last.response_complete:  # it has its answer
+            self._code = ""
+        elif self._phase and last is not None:  # its body will never be complete
             last.disconnected = True
             last.message_event.set()
             if self.pipeline and self.pipeline[0][0] is last:
@@ -413,7 +478,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        transport.write(_problem(self._code))
+        if self._code:
+            transport.write(_problem(self._code))
         if not transport.can_write_eof():
             transport.close()
             return

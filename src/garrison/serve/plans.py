@@ -6,13 +6,13 @@ is refused, catch-alls excepted. `garrison check` and `garrison routes` use this
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from garrison.core.errors import PolicyError
 from garrison.guard.endpoint import Endpoint
 from garrison.policy.decide import Decision, Decisions, decide
 from garrison.policy.inventory import Branch, Route
-from garrison.policy.match import hidden_routes, routes_over, sample_path
+from garrison.policy.match import hidden_routes, routes_over
 from garrison.policy.table import Policy
 from garrison.serve.frameworks import Adapter
 
@@ -37,7 +37,7 @@ def inspect_app(adapter: Adapter, policy: Policy, own_paths: Iterable[str], *, d
     if adapter.framework != "ASGI":  # there the table's order is the order, and lines are meant to overlap
         refusals.extend(hidden_routes(root, decisions))
     for path in own_paths:
-        for route in routes_over(sample_path(path), root):
+        for route in routes_over(path, root):
             refusals.append(f"{route.template} of the app matches {path}, which Garrison serves; move one (prefix=)")
     return Inspected(root, decisions, tuple(dict.fromkeys(refusals)))
 
@@ -75,7 +75,7 @@ def with_own(
         if "GET" in by_method:
             by_method["HEAD"] = by_method["GET"]
         pattern = _PARAMETER.sub(r"(?P<\1>[^/]+)", re.escape(path).replace(r"\{", "{").replace(r"\}", "}"))
-        leaf = Route(path, "http", re.compile(pattern + r"\Z"), frozenset(by_method), exclusive=True)
+        leaf = Route(path, "http", re.compile(pattern + r"\Z"), frozenset(by_method), claims=None, own=True)
         leaves.append(leaf)
         decisions.by_route[leaf] = {}
         for method, endpoint in by_method.items():
@@ -84,7 +84,7 @@ def with_own(
             own[decision] = endpoint
     decisions.by_route.update(inspected.decisions.by_route)
     root = inspected.root
-    combined = Branch((*leaves, *root.children), redirects_slashes=root.redirects_slashes, default=root.default)
+    combined = replace(root, children=(*leaves, *root.children))
     return combined, decisions, own
 
 

@@ -5,6 +5,7 @@ the decision, too: the second lock lets an endpoint run only if the scope holds 
 Attributes are plain slots because this is the hottest object there is.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from garrison.core.principal import Principal
@@ -44,6 +45,7 @@ class Call:
         "started",
         "status",
         "task",
+        "values",
     )
 
     def __init__(self, scope: Scope) -> None:
@@ -72,6 +74,8 @@ class Call:
         self.plan: Any = None
         self.params: dict[str, str] = {}
         """Path parameters as text, undecoded beyond the one decoding of the path."""
+        self.values: Mapping[str, Any] = {}
+        """Path parameters as the framework's converters make them: what the second lock compares."""
         self.allow: tuple[str, ...] = ()
         self.principal: Principal = Principal.anonymous
         self.credential: Any = None

@@ -1,5 +1,6 @@
 """Adapters: how a framework's app is guarded in place and what it serves. Nothing here imports a framework."""
 
+import sys
 from typing import Any
 
 from garrison.core.errors import PolicyError
@@ -21,6 +22,10 @@ def adapter_for(app: Any) -> Adapter:
 
         return FastAPIAdapter(app)
     if "starlette.applications.Starlette" in names:
+        if "fastapi.routing" in sys.modules:
+            from garrison.serve.frameworks.fastapi import FastAPITree  # a FastAPI app may be mounted in it
+
+            return FastAPITree(app)
         from garrison.serve.frameworks.starlette import StarletteAdapter  # only where Starlette is in use
 
         return StarletteAdapter(app)

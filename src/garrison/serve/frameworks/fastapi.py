@@ -3,11 +3,11 @@
 From 0.137 on included routers are a tree: `iter_route_contexts` resolves it for the inventory. The router hands a
 request down the tree and calls `handle` of the original route, or of a copy that it makes for routes that are not
 FastAPI's own. The copies are made anew whenever a route is added, so the place where they are made is locked, too.
-These are private attributes; `tests/policy/test_frameworks.py` pins them for every supported version.
+These are private attributes; `tests/policy/test_fastapi_versions.py` pins them.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 import fastapi.routing
@@ -17,15 +17,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 
 from garrison.core.errors import PolicyError
 from garrison.core.principal import Principal
 from garrison.policy.decide import Decisions
 from garrison.policy.inventory import Node
 from garrison.policy.inventory import Route as Leaf
+from garrison.policy.lock import OnRefusal
 from garrison.policy.rules import Rule
-from garrison.serve.frameworks.starlette import EVERYTHING, LockingList, StarletteAdapter, response_of
+from garrison.serve.frameworks.late import LockingList
+from garrison.serve.frameworks.starlette import EVERYTHING, StarletteAdapter, element_of, plain, response_of
 from garrison.serve.openapi import enriched
 from garrison.wire.answer import Scope
 from garrison.wire.body import problem_errors
@@ -45,7 +47,150 @@ def current_principal(connection: HTTPConnection) -> Principal:
     return user if isinstance(user, Principal) else Principal.anonymous
 
 
-class FastAPIAdapter(StarletteAdapter):
+class FastAPITree(StarletteAdapter):
+    """A Starlette app, into which FastAPI apps or routers may be mounted."""
+
+    # The inventory
+
+    def _elements(self, router: Router) -> Iterable[Any]:
+        return router.routes if _CONTEXTS is None else _CONTEXTS(router.routes)
+
+    def _nodes(self, route: Any, template: str) -> list[Node]:
+        original, effective = _resolved(route)
+        if isinstance(original, APIRoute):
+            return [self._leaf(effective, template, element=original)]
+        if isinstance(effective, Mount | Host):
+            return super()._nodes(effective, template)
+        if isinstance(effective, WebSocketRoute):
+            return [self._leaf(effective, template, kind="websocket", element=original)]
+        if isinstance(effective, Route):
+            return [self._leaf(effective, template, element=original, docs=_is_docs(effective))]
+        raise PolicyError(f"{type(original).__name__} under {template or '/'} is no kind of route that can be guarded")
+
+    def _last(self, router: Router, template: str) -> tuple[Leaf, ...]:
+        """Front ends: static files, tried last, the longest path first. Each is one opaque route."""
+        found: list[tuple[str, Any]] = []
+        for group, prefix in _front_ends(router):
+            if not hasattr(group, "routes"):
+                raise PolicyError(f"{type(group).__name__} under {template or '/'} is no kind of route we can guard")
+            found.extend(((prefix + "/" + one.path.strip("/")).rstrip("/"), group) for one in group.routes)
+        found.sort(key=lambda one: -len(one[0]))
+        return tuple(
+            Leaf(
+                template=f"{template}{path}/**",
+                kind="http",
+                regex=_below(path),
+                methods=frozenset({"GET", "HEAD"}),
+                element=group,
+                opaque=True,
+            )
+            for path, group in found
+        )
+
+    # The lock
+
+    def lock(self, on_refusal: OnRefusal) -> None:
+        for one in self._late.values():
+            if isinstance(one, _Asking):
+                one.restore()
+        super().lock(on_refusal)
+
+    def _lock_router(self, router: Router) -> None:
+        super()._lock_router(router)
+        self._lock_front_ends(router)
+
+    def _lock_element(self, route: Any) -> None:
+        if _INCLUDED is not None and isinstance(route, _INCLUDED):
+            self._known[id(route)] = route
+            self._lock_router(route.original_router)
+            self._lock_copies(route)
+        else:
+            super()._lock_element(route)
+
+    def _lock_copies(self, included: Any) -> None:
+        """Lock what an included router makes of its routes, each time it makes them anew."""
+        _after(included, "effective_candidates", self._lock_candidate)
+        if hasattr(included, "effective_low_priority_routes"):
+            _after(included, "effective_low_priority_routes", self._lock_front_end_copy)
+
+    def _lock_candidate(self, one: Any) -> None:
+        if isinstance(one, _INCLUDED):
+            for route in one.original_router.routes:
+                self._lock_late(route)
+            self._watch(one.original_router)
+            self._lock_copies(one)
+            return
+        self._lock_late(one.original_route)
+        copy, original = one.starlette_route, one.original_route
+        if copy is None:
+            return
+        inner = self._inner_router(copy)
+        if id(original) not in self._known:
+            self._lock_handle(copy, object())
+        elif inner is None:
+            self._lock_handle(copy, element_of(original))
+        elif isinstance(copy, Host) and inner is not self._inner_router(original):
+            self._lock_prefixed(inner)
+
+    def _lock_prefixed(self, made: Router) -> None:
+        """Lock the router that FastAPI makes of a host in a router with a prefix: one mount of the host's app."""
+        for mount in made.routes:
+            if self._inner_router(mount) is None:
+                self._lock_handle(mount, element_of(mount))
+
+    def _lock_front_ends(self, router: Router) -> None:
+        groups = getattr(router, "_low_priority_routes", None)
+        if groups is None:
+            return
+        for group in groups:
+            self._known[id(group)] = group
+            self._lock_handle(group, group)
+            if not isinstance(group.routes, LockingList):
+                group.routes = LockingList(group.routes, self._late_front_end)
+        if not isinstance(groups, LockingList):
+            router._low_priority_routes = LockingList(groups, self._lock_late)  # type: ignore[attr-defined]
+
+    def _lock_front_end_copy(self, context: Any) -> None:
+        group = context.original_route
+        self._lock_late(group)
+        if getattr(context, "app", None) is not None:  # holds what `handle` was when the copy was made
+            element = group if id(group) in self._known else object()
+            context.app = self._locked(plain(context.app), element, "a front end", parameters=False)
+
+    def _late_front_end(self, front_end: Any) -> None:
+        """A path that is added to a group of front ends that is decided: it is not served, its neighbours are."""
+        self._late[id(front_end)] = _Asking(front_end)
+        front_end.matches_with_path = _matches_nothing
+        front_end.matches = _matches_nothing
+
+    def _meets_late(self, router: Router, scope: MutableMapping[str, Any]) -> bool:
+        return (
+            super()._meets_late(router, scope)
+            or any(
+                id(group) in self._late and group.matches(scope)[0] is not Match.NONE
+                for group, _ in _front_ends(router)
+            )
+            or any(
+                late.matches(scope, prefix)
+                for group, prefix in _front_ends(router)
+                for one in group.routes
+                if isinstance(late := self._late.get(id(one)), _Asking)
+            )
+        )
+
+    def _meets(self, route: Any, scope: MutableMapping[str, Any]) -> bool | None:
+        if _INCLUDED is None or not isinstance(route, _INCLUDED):
+            return super()._meets(route, scope)
+        if id(route) in self._late:
+            return True if route.matches(scope)[0] is not Match.NONE else None
+        for one in route.effective_candidates():
+            met = self._meets(one, scope)
+            if met is not None:
+                return met
+        return None
+
+
+class FastAPIAdapter(FastAPITree):
     """One FastAPI app."""
 
     framework = "FastAPI"
@@ -53,6 +198,7 @@ class FastAPIAdapter(StarletteAdapter):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(app)
         self._fastapi = app
+        self._openapi = app.openapi
 
     def root_path(self, scope: Scope) -> str:
         return self._fastapi.root_path or str(scope.get("root_path", ""))
@@ -70,7 +216,7 @@ class FastAPIAdapter(StarletteAdapter):
             for route, found in decisions.by_route.items()
             for decision in found.values()
         }
-        original = app.openapi
+        original = self._openapi
         documents: dict[int, dict[str, Any]] = {}
 
         def openapi() -> dict[str, Any]:
@@ -85,104 +231,60 @@ class FastAPIAdapter(StarletteAdapter):
     def openapi(self) -> Mapping[str, Any] | None:
         return self._fastapi.openapi() if self._fastapi.openapi_url else None
 
-    # The inventory
 
-    def _elements(self, router: Router) -> Iterable[Any]:
-        if _CONTEXTS is None:
-            return router.routes
-        low = getattr(router, "_iter_low_priority_routes", tuple)
-        return [*_CONTEXTS(router.routes), *low()]
+class _Asking:
+    """A front end's own way to match, kept when the front end itself was made to match nothing."""
 
-    def _nodes(self, route: Any, template: str) -> list[Node]:
-        original, effective = _resolved(route)
-        if isinstance(original, APIRoute):
-            return [self._leaf(effective, template, element=original)]
-        if isinstance(effective, Mount):
-            return [self._mount(effective, template)]
-        if isinstance(effective, Host):
-            return [self._host(effective, template)]
-        if isinstance(effective, WebSocketRoute):
-            return [self._leaf(effective, template, kind="websocket", element=original)]
-        if isinstance(effective, Route):
-            return [self._leaf(effective, template, element=original, docs=_is_docs(effective))]
-        return self._front_end(original, effective, template)
+    def __init__(self, front_end: Any) -> None:
+        self._front_end = front_end
+        self._path: str = front_end.path
+        self._matches = front_end.matches_with_path
 
-    def _front_end(self, original: Any, effective: Any, template: str) -> list[Node]:
-        """Static front-end routes, tried last: each is one opaque route."""
-        routes = getattr(original, "routes", None)
-        if routes is None:
-            raise PolicyError(f"{type(original).__name__} under {template or '/'} is no kind of route we can guard")
-        prefix = getattr(effective, "frontend_prefix", "") or ""
-        found: list[Node] = []
-        for one in sorted(routes, key=lambda one: -len(one.path)):
-            path = (prefix + "/" + one.path.strip("/")).rstrip("/")
-            found.append(
-                Leaf(
-                    template=f"{template}{path}/**",
-                    kind="http",
-                    regex=_below(path),
-                    methods=frozenset({"GET", "HEAD"}),
-                    element=original,
-                    opaque=True,
-                )
-            )
+    def matches(self, scope: Scope, prefix: str) -> bool:
+        """Say whether it would have matched."""
+        path = (prefix + "/" + self._path.strip("/")).rstrip("/") or "/"
+        return self._matches(scope, path)[0] is not Match.NONE
+
+    def restore(self) -> None:
+        """Let it match again."""
+        del self._front_end.matches, self._front_end.matches_with_path
+
+
+def _matches_nothing(*_: Any) -> tuple[Match, Scope]:
+    return Match.NONE, {}
+
+
+def _after(target: Any, name: str, lock: Callable[[Any], None]) -> None:
+    """Have `lock` called with each item of the list that this method returns, now and whenever it is a new one."""
+    make = getattr(type(target), name).__get__(target)
+    known: list[Any] = []
+
+    def locked_list() -> list[Any]:
+        found: list[Any] = make()
+        if not known or known[0] is not found:
+            for one in found:
+                lock(one)
+            known[:] = [found]
         return found
 
-    # The lock
+    setattr(target, name, locked_list)
+    locked_list()
 
-    def _lock_router(self, router: Router) -> None:
-        super()._lock_router(router)
-        for route in router.routes:
-            if _INCLUDED is not None and isinstance(route, _INCLUDED):
-                self._lock_included(route)
 
-    def _lock_element(self, route: Any) -> None:
-        original, effective = _resolved(route)
-        if isinstance(effective, Mount | Host):
-            super()._lock_element(effective)
-        elif isinstance(original, APIRoute) or effective is original:
-            self._lock_handle(original, original)
-        elif effective is not None and hasattr(effective, "handle"):
-            self._lock_handle(effective, original)
-        else:
-            self._lock_handle(original, original)
-
-    def _lock_included(self, included: Any) -> None:
-        """Lock what an included router makes of its routes, each time it makes them anew, and what is added to it."""
-        router = included.original_router
-        if not isinstance(router.routes, LockingList):
-            router.routes = LockingList(router.routes, self._lock_late)
-        candidates = included.effective_candidates
-        known: list[Any] = []
-
-        def locked_candidates() -> list[Any]:
-            found: list[Any] = candidates()
-            if known != [found] or known[0] is not found:
-                for one in found:
-                    if isinstance(one, _INCLUDED):
-                        self._lock_included(one)
-                    elif one.starlette_route is not None:
-                        self._lock_context(one)
-                known[:] = [found]
-            return found
-
-        if "effective_candidates" not in vars(included):
-            included.effective_candidates = locked_candidates
-            locked_candidates()
-
-    def _lock_context(self, context: Any) -> None:
-        if isinstance(context.starlette_route, Mount | Host):
-            super()._lock_element(context.starlette_route)
-        else:
-            self._lock_handle(context.starlette_route, context.original_route)
+def _front_ends(router: Any) -> list[tuple[Any, str]]:
+    """Return the groups of front ends that a router tries last, each with the prefix it is included under."""
+    low = getattr(router, "_iter_low_priority_routes", None)
+    if low is None:
+        return []
+    return [(getattr(one, "original_route", one), getattr(one, "frontend_prefix", "")) for one in low()]
 
 
 def _resolved(route: Any) -> tuple[Any, Any]:
-    """Return the original route and the one in effect: of a `RouteContext`, of an effective context, or the same."""
+    """Return the original route and the one in effect: of a `RouteContext`, or the same."""
     original = getattr(route, "original_route", None)
     if original is None:
         return route, route
-    context = getattr(route, "_route_context", route)
+    context = route._route_context
     if context is None:
         return original, original
     return original, context.starlette_route if context.starlette_route is not None else context

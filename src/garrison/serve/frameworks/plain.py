@@ -45,7 +45,7 @@ class PlainAdapter:
         return Branch(tuple(routes))
 
     def lock(self, on_refusal: OnRefusal) -> None:
-        app, guarded = self._app, locked(self._app, self._element, "the app", on_refusal)
+        app, guarded = self._app, locked(self._app, self._element, "the app", on_refusal, parameters=False)
 
         def running(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             return (app if scope["type"] == "lifespan" else guarded)(scope, receive, send)
@@ -71,6 +71,7 @@ class PlainAdapter:
             kind=kind,
             regex=_regex(pattern),
             methods=methods,
+            claims=frozenset() if methods is not None else None,
             element=self._element,
             opaque=path.endswith("/**"),
         )

@@ -4,33 +4,37 @@ What is read off the app: `routes`, mounts with routes of their own, hosts, clas
 cannot be seen through (a raw ASGI app or static files under a mount, a router's own `default`) is one opaque route.
 
 The lock wraps `handle` of whatever a router picks, and the lists of routes are exchanged for ones that lock what is
-added later. `handle` is what Starlette's and FastAPI's routers call on a match, and is an ordinary method, so that an
-attribute of the instance stands before it.
+added later (`late.py`). `handle` is what Starlette's and FastAPI's routers call on a match, and is an ordinary method,
+so that an attribute of the instance stands before it. The app's own router has a gate besides, from `protect` on.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+import structlog
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 
 from garrison.core.errors import PolicyError
 from garrison.policy.decide import Decisions
 from garrison.policy.inventory import Branch, Node
 from garrison.policy.inventory import Route as Leaf
-from garrison.policy.lock import OnRefusal, locked
+from garrison.policy.lock import OnRefusal, gate, locked
 from garrison.policy.table import Policy
 from garrison.serve.frameworks.adapter import GUARD, Entry
+from garrison.serve.frameworks.late import watch
 from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
 
 _ENDPOINT_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
-_LOCKED = "__garrison_locked__"
+_PLAIN = "__garrison_plain__"
+"""Where what a lock stands before is kept: the second start of one app locks it anew."""
+_log = structlog.get_logger("garrison")
 EVERYTHING = re.compile(r".*\Z", re.DOTALL)
 
 
@@ -44,15 +48,31 @@ class StarletteAdapter:
         self._class = type(app)
         self._apps = [app]
         """The app, and those mounted in it once the inventory was taken."""
-        self._late: list[BaseRoute] = []
-        self._on_refusal: OnRefusal | None = None
+        self._known: dict[int, object] = {}
+        """What the inventory knows, by identity; kept alive here, so that no id comes twice."""
+        self._late: dict[int, Any] = {}
+        self._on_refusal: OnRefusal = _before_start
+        self._is_locked = False
 
     def install(self, entry: Entry, *, owner: object) -> Any:
+        adapter, cls = self, self._class
+
         async def guarded_call(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
             await entry(app, scope, receive, send)
 
-        cls = self._class
-        namespace = {"__call__": guarded_call, GUARD: owner, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        def set_attribute(app: Any, name: str, value: Any) -> None:
+            if name == "router":
+                adapter._exchanged(value)
+            cls.__setattr__(app, name, value)
+
+        namespace = {
+            "__call__": guarded_call,
+            "__setattr__": set_attribute,
+            GUARD: owner,
+            "__module__": cls.__module__,
+            "__doc__": cls.__doc__,
+        }
+        self._gate(self._app.router)
         self._app.__class__ = type(cls.__name__, (cls,), namespace)
         return self._app
 
@@ -71,10 +91,18 @@ class StarletteAdapter:
 
     def lock(self, on_refusal: OnRefusal) -> None:
         self._on_refusal = on_refusal
+        self._late.clear()
+        self._known.clear()
+        self._is_locked = True
         self._lock_router(self._app.router)
 
     def has_late(self, scope: Scope) -> bool:
-        return any(route.matches(dict(scope))[0] is not Match.NONE for route in self._late)
+        if not self._late:
+            return False
+        try:
+            return self._meets_late(self._app.router, {**scope, "root_path": self.root_path(scope)})
+        except Exception:  # converters are the app's code: whatever they raise, no endpoint would run
+            return False
 
     def root_path(self, scope: Scope) -> str:
         return str(scope.get("root_path", ""))
@@ -96,15 +124,23 @@ class StarletteAdapter:
     def _router_branch(self, router: Router, template: str, **outer: Any) -> Branch:
         default: Leaf | None = None
         if router.default != router.not_found:
-            default = Leaf(f"{template}/**", "http", EVERYTHING, None, element=router, opaque=True)
-        children = tuple(node for route in self._elements(router) for node in self._nodes(route, template))
+            default = Leaf(f"{template}/**", "http", EVERYTHING, None, claims=None, element=router, opaque=True)
         return Branch(
-            children, template=template, redirects_slashes=bool(router.redirect_slashes), default=default, **outer
+            tuple(node for route in self._elements(router) for node in self._nodes(route, template)),
+            template=template,
+            redirects_slashes=bool(router.redirect_slashes),
+            last=self._last(router, template),
+            default=default,
+            **outer,
         )
 
     def _elements(self, router: Router) -> Iterable[Any]:
         """Return what the router tries, in order; FastAPI's adapter resolves its tree here."""
         return router.routes
+
+    def _last(self, router: Router, template: str) -> tuple[Leaf, ...]:
+        """Return what the router tries after that; only FastAPI's does."""
+        return ()
 
     def _nodes(self, route: Any, template: str) -> list[Node]:
         if isinstance(route, Mount):
@@ -119,19 +155,17 @@ class StarletteAdapter:
 
     def _leaf(self, route: Any, template: str, *, kind: Any = "http", element: Any = None, docs: bool = False) -> Leaf:
         endpoint = route.endpoint
-        methods, handlers = route.methods if kind == "http" else None, {}
-        if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
-            handlers = {
-                name: getattr(endpoint, name.lower()) for name in _ENDPOINT_METHODS if hasattr(endpoint, name.lower())
-            }
-            if "GET" in handlers:
-                handlers.setdefault("HEAD", handlers["GET"])
+        methods = (route.methods or None) if kind == "http" else None
+        claims = None if methods is None else frozenset(methods)
+        handlers = _handlers(endpoint)
+        if handlers:
             methods = set(handlers) if methods is None else set(handlers) & set(methods)
         return Leaf(
             template=template + route.path,
             kind=kind,
             regex=route.path_regex,
-            methods=None if not methods else frozenset(methods),
+            methods=None if methods is None else frozenset(methods),
+            claims=claims,
             converters=_converters(route.param_convertors),
             endpoint=endpoint,
             handlers=handlers,
@@ -139,7 +173,7 @@ class StarletteAdapter:
             docs=docs,
         )
 
-    def _mount(self, mount: Mount, template: str, element: Any = None) -> Node:
+    def _mount(self, mount: Mount, template: str) -> Node:
         below = template + mount.path
         router = self._router_of(mount._base_app, below)
         if router is None:
@@ -148,8 +182,9 @@ class StarletteAdapter:
                 kind="http",
                 regex=mount.path_regex,
                 methods=None,
+                claims=None,
                 converters=_converters(mount.param_convertors),
-                element=mount if element is None else element,
+                element=mount._base_app,
                 opaque=True,
             )
         return self._router_branch(
@@ -159,7 +194,7 @@ class StarletteAdapter:
     def _host(self, host: Host, template: str) -> Node:
         router = self._router_of(host.app, template or "/")
         if router is None:
-            leaf = Leaf(f"{template}/**", "http", EVERYTHING, None, element=host, opaque=True)
+            leaf = Leaf(f"{template}/**", "http", EVERYTHING, None, claims=None, element=host.app, opaque=True)
             return Branch(
                 (leaf,),
                 template=template,
@@ -185,70 +220,114 @@ class StarletteAdapter:
 
     # The lock
 
+    def _gate(self, router: Router) -> None:
+        """Nothing reaches the router but through the guard, whoever calls it, even before start."""
+        router.middleware_stack = gate(router.middleware_stack, "the router", self._refused)  # type: ignore[assignment]
+
     def _lock_router(self, router: Router) -> None:
-        if router.default != router.not_found and not hasattr(router.default, _LOCKED):
-            router.default = self._locked(router.default, router, "a router's default")
-        for element in list(self._elements(router)):
-            self._lock_element(element)
-        if not isinstance(router.routes, LockingList):
-            router.routes = LockingList(router.routes, self._lock_late)
+        for route in list(router.routes):
+            self._lock_element(route)
+        if router.default != router.not_found:
+            router.default = self._locked(plain(router.default), router, "a router's default")
+        self._watch(router)
+
+    def _watch(self, router: Router) -> None:
+        watch(router, self._lock_late, self._late_default)
 
     def _lock_element(self, route: Any) -> None:
+        """Lock what runs a route of the inventory."""
+        self._known[id(route)] = route
+        inner = self._inner_router(route)
+        if inner is not None:
+            self._lock_router(inner)
+        else:
+            self._lock_handle(route, element_of(route))
+
+    def _inner_router(self, route: Any) -> Router | None:
         if isinstance(route, Mount | Host):
-            inner = self._router_of(route._base_app if isinstance(route, Mount) else route.app, route.name or "")
-            if inner is not None:
-                self._lock_router(inner)
-                return
-        self._lock_handle(route, route)
+            return self._router_of(_app_of(route), getattr(route, "path", "") or "/")
+        return None
 
     def _lock_handle(self, route: Any, element: object) -> None:
-        if _LOCKED not in vars(route):
-            route.handle = self._locked(route.handle, element, getattr(route, "path", type(route).__name__))
-            setattr(route, _LOCKED, True)
+        plain = vars(route).setdefault(_PLAIN, route.handle)
+        route.handle = self._locked(plain, element, getattr(route, "path", "") or type(route).__name__)
 
     def _lock_late(self, route: Any) -> None:
         """A route that appears after start: nothing is decided about it, so nothing lets it run."""
-        self._late.append(route)
-        if _LOCKED not in vars(route):
+        if id(route) not in self._known and id(route) not in self._late:
+            self._late[id(route)] = route
             self._lock_handle(route, object())
 
-    def _locked(self, app: Any, element: object, name: str) -> Any:
-        if self._on_refusal is None:
-            raise PolicyError("locked before start")
-        run = locked(app, element, name, self._on_refusal)
-        setattr(run, _LOCKED, True)
+    def _late_default(self, default: Any) -> Any:
+        return default if hasattr(default, _PLAIN) else self._locked(default, object(), "a router's default")
+
+    def _exchanged(self, router: Router) -> None:
+        """The app got another router."""
+        self._gate(router)
+        if self._is_locked:
+            for route in router.routes:
+                self._lock_late(route)
+            if router.default != router.not_found:
+                router.default = self._late_default(router.default)
+            self._watch(router)
+
+    def _meets_late(self, router: Router, scope: MutableMapping[str, Any]) -> bool:
+        """Say whether the router would come upon a late route with this request."""
+        for route in router.routes:
+            met = self._meets(route, scope)
+            if met is not None:
+                return met
+        return False
+
+    def _meets(self, route: Any, scope: MutableMapping[str, Any]) -> bool | None:
+        """Say whether this route is a late one that matches, or leads to one; None where the next is to be asked."""
+        match, child = route.matches(scope)
+        if match is Match.NONE:
+            return None
+        if id(getattr(route, "original_route", route)) in self._late:
+            return True
+        inner = self._inner_router(getattr(route, "starlette_route", None) or route)
+        if inner is not None:
+            return self._meets_late(inner, {**scope, **child})
+        return False if match is Match.FULL else None
+
+    def _locked(self, app: Any, element: object, name: str, *, parameters: bool = True) -> Any:
+        run = locked(app, element, name, self._refused, parameters=parameters)
+        setattr(run, _PLAIN, app)
         return run
 
+    def _refused(self, scope: Scope, name: str) -> None:
+        self._on_refusal(scope, name)
 
-class LockingList(list[Any]):
-    """A router's routes: what is added is locked first."""
 
-    def __init__(self, routes: Iterable[Any], lock: Callable[[Any], None]) -> None:
-        super().__init__(routes)
-        self._lock = lock
+def _before_start(scope: Scope, name: str) -> None:
+    _log.error("second_lock", element=name, method=scope.get("method", "WS"))
 
-    def append(self, route: Any) -> None:
-        self._lock(route)
-        super().append(route)
 
-    def insert(self, index: Any, route: Any) -> None:
-        self._lock(route)
-        super().insert(index, route)
+def plain(app: Any) -> Any:
+    """Return what a lock stands before."""
+    return getattr(app, _PLAIN, app)
 
-    def extend(self, routes: Iterable[Any]) -> None:
-        for route in routes:
-            self.append(route)
 
-    def __iadd__(self, routes: Any) -> Any:  # type: ignore[misc]  # the list type overloads __add__, not this
-        self.extend(routes)
-        return self
+def _app_of(route: Any) -> Any:
+    return route._base_app if isinstance(route, Mount) else route.app
 
-    def __setitem__(self, index: Any, routes: Any) -> None:
-        routes = list(routes) if isinstance(index, slice) else routes
-        for route in routes if isinstance(index, slice) else [routes]:
-            if route not in self:
-                self._lock(route)
-        super().__setitem__(index, routes)
+
+def element_of(route: Any) -> object:
+    """Return what stands for a route: of what is mounted the app, since FastAPI makes copies of mounts."""
+    return _app_of(route) if isinstance(route, Mount | Host) else route
+
+
+def _handlers(endpoint: Any) -> dict[str, Any]:
+    """Return method → function of a class-based endpoint that dispatches as Starlette's does."""
+    if not isinstance(endpoint, type) or not issubclass(endpoint, HTTPEndpoint):
+        return {}
+    if endpoint.dispatch is not HTTPEndpoint.dispatch:  # whatever it makes of the methods
+        return {}
+    found = {name: getattr(endpoint, name.lower(), None) for name in _ENDPOINT_METHODS}
+    if found["HEAD"] is None:
+        found["HEAD"] = found["GET"]
+    return {name: handler for name, handler in found.items() if handler is not None}
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""What the edge takes and refuses, byte by byte: (raw bytes → status), whole, in single bytes, and behind another one."""
+"""What the edge takes and refuses: (raw bytes → status), whole, in single bytes, and behind another request."""
 
 import base64
 import json

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import FastAPIError
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.convertors import CONVERTOR_TYPES, Convertor, register_url_convertor
@@ -111,8 +112,38 @@ tables = st.recursive(
 
 _segments = st.sampled_from(
     (
-        *("a", "A", "b", "tasks", "Tasks", "7", "8", "007", "7.5", UUID_TEXT, UUID_TEXT.upper(), "x.json", "ab", "a.json"),
-        *("a;b", "a;b=1", "%61", "%41", "%2561", "a%2Fb", "a%252Fb", "%2e%2e", ".", "..", "", "caf%C3%A9", "%FF", "a%00"),
+        *(
+            "a",
+            "A",
+            "b",
+            "tasks",
+            "Tasks",
+            "7",
+            "8",
+            "007",
+            "7.5",
+            UUID_TEXT,
+            UUID_TEXT.upper(),
+            "x.json",
+            "ab",
+            "a.json",
+        ),
+        *(
+            "a;b",
+            "a;b=1",
+            "%61",
+            "%41",
+            "%2561",
+            "a%2Fb",
+            "a%252Fb",
+            "%2e%2e",
+            ".",
+            "..",
+            "",
+            "caf%C3%A9",
+            "%FF",
+            "a%00",
+        ),
         *("a%20", "a%3Fb", "a%5Cb", "%EF%BC%A1", "~", "a%3bb"),
     )
 )
@@ -165,8 +196,13 @@ class Builder:
         if group.how == "include":
             if isinstance(router, APIRouter):
                 included = APIRouter(redirect_slashes=group.redirects)
-                self._fill(included, tuple(one for one in group.children if group.prefix or getattr(one, "path", "/")))
-                router.include_router(included, prefix=group.prefix)
+                self._fill(included, group.children)
+                self._number += 1  # one path may not name a parameter twice
+                prefix = group.prefix.replace("{p", f"{{i{self._number}p")
+                try:
+                    router.include_router(included, prefix=prefix)
+                except FastAPIError:  # a mount without a path needs a prefix
+                    router.include_router(included, prefix="/a")
                 return
             app: Any = self._router(group)
         elif group.how in ("router", "host"):
@@ -219,7 +255,9 @@ class Builder:
             ran.calls.append((label, dict(request.path_params)))
             return Response(label)
 
-        return type("Endpoint", (HTTPEndpoint,), {"label": label, **{name.lower(): answer for name in methods}})
+        return type(
+            "Endpoint", (HTTPEndpoint,), {"label": label, **{name.lower(): answer for name in methods or ("GET",)}}
+        )
 
     def _raw(self, label: str) -> Any:
         return RawApp(self._ran, label)
@@ -286,7 +324,5 @@ def decided(root: Branch) -> Decisions:
     decisions = Decisions()
     for number, route in enumerate(routes_of(root)):
         rule = RULES[number % len(RULES)]
-        decisions.by_route[route] = {
-            method: Decision(route, method, rule, "test") for method in route.listed_methods()
-        }
+        decisions.by_route[route] = {method: Decision(route, method, rule, "test") for method in route.listed_methods()}
     return decisions

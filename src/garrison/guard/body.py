@@ -53,6 +53,7 @@ def body_check(max_bytes: int) -> Check:
             length = declared_length(call)
             if length is not None and length > max_bytes:
                 return problem("body_too_large", call.request_id, headers=((b"connection", b"close"),))
+            call.expects_body = True
         return None
 
     return check_body

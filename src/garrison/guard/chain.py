@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from garrison.core.errors import Denied, StoreError
 from garrison.guard.audit import Refusals
-from garrison.guard.body import BodyTooLarge, counted_receive, has_body, is_json, read_json
+from garrison.guard.body import BodyTooLarge, counted_receive, is_json, read_json
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.failures import log_failure
 from garrison.guard.headers import HeaderSets
@@ -74,7 +74,7 @@ class Chain:
                 else:
                     if plan.endpoint is not None:
                         answer = await answer_own(call, plan.endpoint, receive)
-                    elif plan.max_body is not None and has_body(call):
+                    elif call.expects_body:
                         if is_json(call.header(b"content-type")):
                             receive = await read_json(call, receive, plan.max_body)
                         else:
@@ -188,8 +188,12 @@ class Chain:
                         secure=call.secure,
                     ),
                 }
-                if credential is not None and not any(name == b"content-length" for name, _ in headers):
-                    streams.open(call)
+                if credential is not None:
+                    for name, _ in headers:
+                        if name == b"content-length":
+                            break
+                    else:
+                        streams.open(call)
             elif credential is not None and message.get("more_body") and call.task is None:
                 streams.open(call)
             return send(message)

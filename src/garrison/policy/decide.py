@@ -13,7 +13,7 @@ from garrison.policy.inventory import Branch, Route, routes_of
 from garrison.policy.marks import find_marks, place_of
 from garrison.policy.owner import owner_converters
 from garrison.policy.rules import Rule, public
-from garrison.policy.table import Line, Policy, RequireLine, parameters_of
+from garrison.policy.table import Line, Policy, RequireLine, parameters_of, segments_of
 
 
 @dataclass(slots=True, eq=False)
@@ -52,10 +52,12 @@ def decide(root: Branch, policy: Policy, *, docs: bool) -> Decisions:
     """Decide every route of the inventory. `docs`: the framework's own documentation is public; else it is left out."""
     result = Decisions()
     used: set[int] = set()
-    for route in routes_of(root):
+    routes = routes_of(root)
+    opaque = frozenset(segments_of(route.template) for route in routes if route.opaque)
+    for route in routes:
         found: dict[str, Decision] = {}
         for method in _methods(route, policy):
-            rule, source = _decide_one(route, method, policy, used, result.refusals)
+            rule, source = _decide_one(route, method, policy, opaque, used, result.refusals)
             if rule is None and route.docs:
                 if not docs:
                     continue
@@ -104,8 +106,15 @@ def _methods(route: Route, policy: Policy) -> Sequence[str]:
 
 
 def _decide_one(
-    route: Route, method: str, policy: Policy, used: set[int], refusals: list[str]
+    route: Route,
+    method: str,
+    policy: Policy,
+    opaque: frozenset[tuple[str, ...]],
+    used: set[int],
+    refusals: list[str],
 ) -> tuple[Rule | None, str]:
+    """`opaque`: templates of what cannot be marked. A line for exactly one of them (a front end at `/**`) is meant for
+    it, and is no second decision about the marked routes that it happens to match, too."""
     label = f"{method} {route.template}"
     marks = find_marks(route.endpoint) if route.endpoint is not None else []
     handler = route.handlers.get(method)
@@ -116,7 +125,7 @@ def _decide_one(
         refusals.append(f"{label} is decided twice, at {places}: one decorator is enough")
     first: Line | None = None
     for line in policy.lines:
-        if line.pattern.matches(route, method):
+        if line.pattern.matches(route, method) and not (marks and line.pattern.segments in opaque):
             first = line
             used.add(line.number)
             break

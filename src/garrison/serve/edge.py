@@ -103,7 +103,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
-        self._known_host = b""
+        self._known_host: bytes | None = None
         self._upgrading = False
         self._followed = False
         self._phase = _HEAD
@@ -265,6 +265,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self._stop("bad_request")
         scope["method"] = method.decode("ascii")
         if parser.should_upgrade():
+            if method == b"CONNECT":  # to a path, even
+                self._stop("bad_request")
             self._upgrading = True
             return
         raw_path, _, query = url.partition(b"?")
@@ -327,12 +329,18 @@ class EdgeProtocol(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._tail and self.cycle.response_complete:  # the next head began while this answer was made
+            self._unset_keepalive_if_required()
+            self._await_head()
+
     def _origin_form(self, target: bytes, method: bytes, host: bytes) -> bytes:
         """Return what an absolute target names (RFC 9112 3.2.2); stop where it is another host's, or another form."""
         if target == b"*" and method == b"OPTIONS":
             return target
         absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None or method == b"CONNECT" or absolute[1].lower() != host.lower():
+        if absolute is None or absolute[1].lower() != host.lower():
             self._stop("bad_request")
         return absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
 

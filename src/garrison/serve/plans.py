@@ -12,7 +12,7 @@ from garrison.core.errors import PolicyError
 from garrison.guard.endpoint import Endpoint
 from garrison.policy.decide import Decision, Decisions, decide
 from garrison.policy.inventory import Branch, Route
-from garrison.policy.match import hidden_routes, routes_over
+from garrison.policy.overlap import hidden_routes, routes_over
 from garrison.policy.table import Policy
 from garrison.serve.frameworks import Adapter
 

@@ -23,6 +23,7 @@ class Call:
         "credential",
         "cut",
         "entry",
+        "expects_body",
         "granted",
         "headers",
         "host",
@@ -83,6 +84,8 @@ class Call:
         self.entry: bool = False
         self.granted: bool = False
         """True once every check of the plan has passed. Only then may an endpoint run."""
+        self.expects_body: bool = False
+        """True when the request may carry a body, within its declared bound; set by the body check of its plan."""
         self.body: bytes | None = None
         """The whole body, once it was read within its bounds."""
         self.seen: list[bytes] = []

@@ -10,6 +10,7 @@ so that an attribute of the instance stands before it. The app's own router has 
 
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -27,7 +28,7 @@ from garrison.policy.lock import OnRefusal, gate, locked
 from garrison.policy.table import Policy
 from garrison.serve.frameworks.adapter import GUARD, Entry
 from garrison.serve.frameworks.late import watch
-from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send
+from garrison.wire.answer import Answer, ASGIApp, Scope
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
 
@@ -46,6 +47,8 @@ class StarletteAdapter:
     def __init__(self, app: Starlette) -> None:
         self._app = app
         self._class = type(app)
+        self.inner: ASGIApp = partial(self._class.__call__, app)
+        """The app as it was before."""
         self._apps = [app]
         """The app, and those mounted in it once the inventory was taken."""
         self._known: dict[int, object] = {}
@@ -57,16 +60,13 @@ class StarletteAdapter:
     def install(self, entry: Entry, *, owner: object) -> Any:
         adapter, cls = self, self._class
 
-        async def guarded_call(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
-            await entry(app, scope, receive, send)
-
         def set_attribute(app: Any, name: str, value: Any) -> None:
             if name == "router":
                 adapter._exchanged(value)
             cls.__setattr__(app, name, value)
 
         namespace = {
-            "__call__": guarded_call,
+            "__call__": entry,
             "__setattr__": set_attribute,
             GUARD: owner,
             "__module__": cls.__module__,
@@ -75,16 +75,6 @@ class StarletteAdapter:
         self._gate(self._app.router)
         self._app.__class__ = type(cls.__name__, (cls,), namespace)
         return self._app
-
-    @property
-    def inner(self) -> ASGIApp:
-        """The app as it was before."""
-        call, app = self._class.__call__, self._app
-
-        async def run(scope: Scope, receive: Receive, send: Send) -> None:
-            await call(app, scope, receive, send)
-
-        return run
 
     def inventory(self, policy: Policy) -> Branch:
         return self._router_branch(self._app.router, "")

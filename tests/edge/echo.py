@@ -3,7 +3,7 @@
     python -m tests.edge.echo PORT WORKERS [bound=value …]
 
 `/seen` gives what was seen since the last time · `/early` answers without reading · `/slow` takes a second ·
-`/large` sends 4 MB · `/pid` · `/die` ends its process · anything else is read and echoed.
+`/large` sends 64 MB · `/pid` · `/die` ends its process · anything else is read and echoed.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
         return
     if path == "/large":
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(64):
+        for _ in range(1024):
             await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
         return
@@ -112,7 +112,10 @@ async def answer(send: Any, document: Any) -> None:
 
 def main() -> int:
     port, workers, *bounds = sys.argv[1:]
-    values = {name: float(value) if "." in value else int(value) for name, _, value in (bound.partition("=") for bound in bounds)}
+    values = {
+        name: float(value) if "." in value else int(value)
+        for name, _, value in (bound.partition("=") for bound in bounds)
+    }
     protocol = type("Bounded", (EdgeProtocol,), {"__slots__": (), **values})
     return serve(
         app,

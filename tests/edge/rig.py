@@ -30,8 +30,10 @@ class Reply(NamedTuple):
 class Echo:
     """One running server; ends only what it started."""
 
-    def __init__(self, workers: int = 1, environment: Mapping[str, str] | None = None, **bounds: float) -> None:
-        self.port = free_port()
+    def __init__(
+        self, workers: int = 1, environment: Mapping[str, str] | None = None, *, port: int = 0, **bounds: float
+    ) -> None:
+        self.port = port or free_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.edge.echo", str(self.port), str(workers)]
             + [f"{name}={value}" for name, value in bounds.items()],
@@ -77,15 +79,13 @@ class Echo:
         found: list[list[str]] = self.get("/seen").json()
         return found
 
-    def stop(self) -> int:
-        """Ask it to end, and return the exit code."""
+    def kill(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(12)
+            self.process.kill()
+            self.process.wait(5)
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
-        return code
 
 
 @contextmanager
@@ -94,13 +94,12 @@ def echo(workers: int = 1, environment: Mapping[str, str] | None = None, **bound
     try:
         server.wait_ready()
         yield server
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(12) == 0
+            assert server.errors() == ""
     finally:
-        try:
-            server.stop()
-        except subprocess.TimeoutExpired:
-            server.process.kill()
-            server.process.wait(5)
-            raise
+        server.kill()
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import fastapi.routing
 from starlette.testclient import TestClient
 
 from garrison import Garrison, Policy
 from garrison.serve.settings import Settings
 from garrison.store.migrate import ensure_schema
 
+TREE = hasattr(fastapi.routing, "_IncludedRouter")
+"""From FastAPI 0.137 on, what is added to a router after it was included is served, too."""
 PASSWORD = "a long walk to the sea"
 PRODUCTION: dict[str, Any] = {
     "env": "production",

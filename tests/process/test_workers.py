@@ -16,7 +16,7 @@ from tests.process.server import GARRISON, RAISED, ROOT, Server, children, perso
 
 WORKERS = 3
 BOUND_S = 2.0
-APP = '''
+APP = """
 import asyncio, os
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
@@ -46,7 +46,7 @@ async def live(socket: WebSocket):
     while True:
         await socket.send_text("tick")
         await asyncio.sleep(0.05)
-'''
+"""
 CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 
 

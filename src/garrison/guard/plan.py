@@ -15,6 +15,7 @@ from garrison.guard.headers import HeaderSets
 from garrison.guard.layer import Check
 from garrison.guard.own import MAX_BODY_BYTES
 from garrison.guard.settings import GuardSettings
+from garrison.guard.stand_in import StandIn, stand_in_check
 from garrison.policy.rules import Rule
 
 
@@ -29,7 +30,7 @@ class Plan:
         headers: HeaderSets,
         *,
         endpoint: Endpoint | None = None,
-        max_body: int | None = None,
+        max_body: int = 0,
         grants: bool = True,
         personal_headers: HeaderSets | None = None,
     ) -> None:
@@ -62,10 +63,14 @@ class Planner:
         route_limit: "Callable[[Rule], Sequence[Check]]",
         endpoint_limit: "Callable[[Endpoint], Sequence[Check]]",
         owner_failed: OwnerFailure,
+        stand_in: StandIn | None = None,
     ) -> None:
         self._settings = settings
         self._strict = authenticate_check(authenticators, lenient=False)
         self._lenient = authenticate_check(authenticators, lenient=True)
+        if stand_in is not None and settings.development:
+            self._strict = stand_in_check(stand_in, self._strict)
+            self._lenient = stand_in_check(stand_in, self._lenient)
         self._api_limit = api_limit
         self._route_limit = route_limit
         self._endpoint_limit = endpoint_limit

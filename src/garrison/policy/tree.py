@@ -81,7 +81,7 @@ class Tree:
             elif child in decisions.by_route or (child.docs and not alone):
                 literal = _first_literal(child.template[len(branch.template) :], prefix=child.opaque)
                 nodes.append((literal, _Leaf(child, decisions, folded)))
-        self.leads_somewhere = bool(nodes or self._last or self._default)
+        self.leads_somewhere: bool = bool(nodes or self._last or self._default)
         self._any = tuple(node for literal, node in nodes if literal is None or folded)
         segments = set() if folded else {literal for literal, _ in nodes if literal is not None}
         self._by_segment = {

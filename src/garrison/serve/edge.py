@@ -41,7 +41,7 @@ BODY_GRACE_S = 10.0
 BODY_BYTES_PER_S = 1024
 STALLED_ANSWER_S = 60.0
 """uvicorn buffers 64 kB: a client that has not taken 48 of them in this time reads slower than 1 kB/s."""
-LINGER_S = 1.0
+LINGER_S, LINGER_BYTES = 1.0, 1 << 20
 """After a refusal: closing with bytes unread would reset the connection, and the client might never see the answer."""
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32_768
@@ -57,7 +57,7 @@ MAX_CONNECTIONS = 4_096
 
 _HEAD, _LENGTH, _LINE, _CHUNK, _TRAILER = range(5)
 _END = b"\r\n\r\n"
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_NOTED = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
 _HOST = re.compile(rb"[A-Za-z0-9._-]{1,255}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]+)(.*)", re.DOTALL)
 _HOP = frozenset({b"upgrade", b"http2-settings"})
@@ -77,6 +77,7 @@ class EdgeProtocol(HttpToolsProtocol):
         "_known_host",
         "_left",
         "_line",
+        "_noted",
         "_phase",
         "_refused",
         "_stalled",
@@ -87,6 +88,7 @@ class EdgeProtocol(HttpToolsProtocol):
     )
     header_deadline_s = HEADER_DEADLINE_S
     body_grace_s = BODY_GRACE_S
+    stalled_answer_s = STALLED_ANSWER_S
     max_connections = MAX_CONNECTIONS
 
     def __init__(
@@ -97,6 +99,7 @@ class EdgeProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""
         self._waiting: dict[EdgeProtocol, None] = vars(server_state).setdefault("waiting_for_head", {})
         self._refused = False
         self._code = ""
@@ -104,6 +107,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
         self._known_host: bytes | None = None
+        self._noted: list[tuple[bytes, bytes]] = []  # of the headers, those that `on_headers_complete` judges
         self._upgrading = False
         self._followed = False
         self._phase = _HEAD
@@ -129,6 +133,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
+            self._left -= len(data)
+            if self._left < 0:
+                self.transport.close()
             return
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -138,20 +145,33 @@ class EdgeProtocol(HttpToolsProtocol):
         if 3 < end <= MAX_HEAD_BYTES:  # a whole head, and as a rule nothing but it
             self._head_bytes = end
             self._followed = end < size
-            self._feed(data[:end])
+            try:
+                self.parser.feed_data(data if end == size else data[:end])
+            except httptools.HttpParserUpgrade:
+                self._upgrade()
+            except httptools.HttpParserError:
+                self._refuse("bad_request")
         else:
             end = 0
         if end < size:
-            self._feed_slices(data, end)
+            if self._phase == _LENGTH and size - end <= self._left and not self._refused:
+                self._left -= size - end
+                self._feed(data[end:])
+            else:
+                self._feed_slices(data, end)
         if self._phase:
             self._pace_body(size)
-        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_head()
+        elif self._timer is None:
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete:
+                self._await_head()
+            elif self._tail:  # the next head began while this answer is made
+                cycle.on_response = self._answered_amid_head
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(STALLED_ANSWER_S, self.transport.abort)
+            self._stalled = self.loop.call_later(self.stalled_answer_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -162,7 +182,9 @@ class EdgeProtocol(HttpToolsProtocol):
     def _feed(self, piece: bytes) -> None:
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
+            if upgrade.args[0] != len(piece):  # it read less than a head: our slice went too far
+                self._refuse("bad_request")
             self._upgrade()
         except httptools.HttpParserError:
             self._refuse("bad_request")
@@ -200,16 +222,12 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _head_end(self, data: bytes, position: int) -> int:
         tail = self._tail
-        self._head_bytes = self._head_bytes if tail else 0
-        probe = tail + data[position : position + 3] if tail else b""
-        found = probe.find(_END)
-        if found >= 0:
-            end = position + found + 4 - len(tail)
-        else:
-            end = data.find(_END, position) + 4
-        complete = end > 3
-        if not complete:
-            end = len(data)
+        if not tail:
+            self._head_bytes = 0
+        across = (tail + data[position : position + 3]).find(_END) if tail else -1  # the end may lie across two pieces
+        found = data.find(_END, position) if across == -1 else position + across - len(tail)
+        complete = across != -1 or found != -1
+        end = found + 4 if complete else len(data)
         self._head_bytes += end - position
         self._tail = b"" if complete else (tail + data[position:end])[-3:]
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -220,6 +238,13 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # What the parser read
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        field = (name, value)
+        if name in _NOTED:
+            self._noted.append(field)
+        self.headers.append(field)
+
     def on_headers_complete(self) -> None:
         """Judge the head, then do what uvicorn does here, written out: asking the parser twice costs 5 %.
 
@@ -228,20 +253,22 @@ class EdgeProtocol(HttpToolsProtocol):
         parser, scope, headers = self.parser, self.scope, self.headers
         version, method = parser.get_http_version(), parser.get_method()
         host = length = chunked = None
-        for name, value in headers:
-            if name in _FRAMING:
-                if name == b"host":
-                    if host is not None:
-                        self._stop("bad_host")
-                    host = value
-                elif name == b"content-length":
-                    if length is not None or not value.isdigit() or len(value) > 18:
-                        self._stop("bad_request")
-                    length = value
-                else:
-                    if chunked is not None or value != b"chunked":
-                        self._stop("bad_request")
-                    chunked = value
+        noted, self._noted = self._noted, []
+        for name, value in noted:
+            if name == b"host":
+                if host is not None:
+                    self._stop("bad_host")
+                host = value
+            elif name == b"content-length":
+                if length is not None or not value.isdigit() or len(value) > 18:
+                    self._stop("bad_request")
+                length = value
+            elif name == b"transfer-encoding":
+                if chunked is not None or value != b"chunked":
+                    self._stop("bad_request")
+                chunked = value
+            elif value.lower() == b"100-continue":
+                self.expect_100_continue = True
         if version != "1.1":
             if version != "1.0" or chunked:
                 self._stop("bad_request")
@@ -322,6 +349,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self._phase:
             self._phase = _HEAD
+            self._noted = []  # trailers are nobody's headers
             if self._timer is not None:
                 self._disarm()
         cycle = self.cycle
@@ -329,9 +357,9 @@ class EdgeProtocol(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._tail and self.cycle.response_complete:  # the next head began while this answer was made
+    def _answered_amid_head(self) -> None:
+        self.on_response_complete()
+        if self._tail and self.cycle.response_complete:
             self._unset_keepalive_if_required()
             self._await_head()
 
@@ -460,13 +488,14 @@ class EdgeProtocol(HttpToolsProtocol):
         """Answer with a problem and close, after the answers to what came before. Repeated, it does nothing."""
         if self._refused:
             return
-        self._refused, self._code = True, code
+        self._refused, self._code, self._left = True, code, LINGER_BYTES
         self._disarm()
         last: RequestResponseCycle | None = self.cycle
         if self._phase and last is not None and last.response_complete:  # it has its answer
             self._code = ""
         elif self._phase and last is not None:  # its body will never be complete
             last.disconnected = True
+            last.waiting_for_100_continue = False  # uvicorn would write "100 Continue" after our last byte
             last.message_event.set()
             if self.pipeline and self.pipeline[0][0] is last:
                 self.pipeline.popleft()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.core.errors import GarrisonError, PolicyError
 from garrison.core.principal import Principal
+from garrison.guard.stand_in import StandIn
 from garrison.policy.table import Policy
 from garrison.serve.frameworks import Adapter, adapter_for
 from garrison.wire.answer import ASGIApp, Message, Receive, Scope, Send
@@ -46,6 +47,8 @@ class Garrison:
         self._adapter: Adapter | None = None
         self._runtime: Runtime | None = None
         self._starting = threading.Lock()
+        self.stand_in = StandIn()
+        """Who stands in for whoever would be authenticated, in tests; see `garrison.testing`."""
 
     def protect(self, app: App) -> App:
         """Guard `app` in place and return it; any ASGI app but FastAPI and Starlette is wrapped instead.

@@ -236,6 +236,7 @@ class _Opening:
         self._adapter = adapter
         self._policy = garrison.policy
         self._prefix = garrison.prefix
+        self._stand_in = garrison.stand_in
         self._settings = settings
         self._guard = settings.guard()
         self._refusals = Refusals()
@@ -268,6 +269,7 @@ class _Opening:
             route_limit=route_limit(guard, limits),
             endpoint_limit=endpoint_limit(guard, limits),
             owner_failed=lambda call, error: log_failure("owner_check_failed", call, error, code="owner_check_failed"),
+            stand_in=self._stand_in,
         )
         for decision in decisions.all():
             decision.plan = _plan(planner, decision, own.get(decision))

@@ -1,13 +1,13 @@
 """FastAPI, 0.133 to newest: Starlette's adapter, and what FastAPI adds to it.
 
-From 0.137 on included routers are a tree: `iter_route_contexts` resolves it for the inventory. The router hands a
-request down the tree and calls `handle` of the original route, or of a copy that it makes for routes that are not
+From 0.137 on included routers are a tree, which the inventory resolves as the router does: by `effective_candidates`.
+The router hands a request down the tree and calls `handle` of the original route, or of a copy that it makes for routes that are not
 FastAPI's own. The copies are made anew whenever a route is added, so the place where they are made is locked, too.
 These are private attributes; `tests/policy/test_fastapi_versions.py` pins them.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import fastapi.routing
@@ -35,7 +35,6 @@ from garrison.wire.call import Call
 from garrison.wire.problem import problem
 
 _INCLUDED: Any = getattr(fastapi.routing, "_IncludedRouter", None)
-_CONTEXTS: Any = getattr(fastapi.routing, "iter_route_contexts", None)
 
 
 def current_principal(connection: HTTPConnection) -> Principal:
@@ -53,7 +52,11 @@ class FastAPITree(StarletteAdapter):
     # The inventory
 
     def _elements(self, router: Router) -> Iterable[Any]:
-        return router.routes if _CONTEXTS is None else _CONTEXTS(router.routes)
+        for route in router.routes:
+            if _INCLUDED is not None and isinstance(route, _INCLUDED):
+                yield from _effective(route)
+            else:
+                yield route
 
     def _nodes(self, route: Any, template: str) -> list[Node]:
         original, effective = _resolved(route)
@@ -279,15 +282,21 @@ def _front_ends(router: Any) -> list[tuple[Any, str]]:
     return [(getattr(one, "original_route", one), getattr(one, "frontend_prefix", "")) for one in low()]
 
 
+def _effective(included: Any) -> Iterator[Any]:
+    """Yield what an included router makes of its routes, those of routers included in it among them."""
+    for one in included.effective_candidates():
+        if isinstance(one, _INCLUDED):
+            yield from _effective(one)
+        else:
+            yield one
+
+
 def _resolved(route: Any) -> tuple[Any, Any]:
-    """Return the original route and the one in effect: of a `RouteContext`, or the same."""
+    """Return the original route and the one in effect: of what an included router made, or the same."""
     original = getattr(route, "original_route", None)
     if original is None:
         return route, route
-    context = route._route_context
-    if context is None:
-        return original, original
-    return original, context.starlette_route if context.starlette_route is not None else context
+    return original, route.starlette_route if route.starlette_route is not None else route
 
 
 def _below(path: str) -> Any:

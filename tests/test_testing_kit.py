@@ -1,0 +1,164 @@
+"""The users' test kit: the whole guard runs, only *who is it* is answered by the test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from fastapi.testclient import TestClient
+
+from garrison import Garrison, PolicyError, Principal, allow, public
+from garrison.core.principal import Factor
+from garrison.fastapi import Me
+from garrison.testing import ManualClock, account, acting_as, assert_closed, assert_open, assert_refused
+
+ADA = account("acc_ada", scopes={"notes:read"})
+ADMIN = account("acc_root", roles={"admin"})
+
+
+async def note_owner(id: str) -> str | None:
+    return {"1": "acc_ada"}.get(id)
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
+    monkeypatch.chdir(tmp_path)
+    app = FastAPI()
+
+    @app.get("/test")
+    @public
+    async def test(me: Me) -> str:
+        return me.id
+
+    @app.get("/notes")
+    @allow(scope="notes:read")
+    async def notes(me: Me) -> str:
+        return me.id
+
+    @app.get("/notes/{id}")
+    @allow(owner=note_owner)
+    async def note(id: str) -> str:
+        return id
+
+    @app.get("/reports")
+    @allow(role="admin", factor_age="10 minutes")
+    async def reports() -> str:
+        return "all"
+
+    @app.websocket("/live")
+    @allow(signed_in=True)
+    async def live(socket: WebSocket, me: Me) -> None:
+        await socket.accept()
+        await socket.send_text(me.id)
+        await socket.close()
+
+    yield Garrison().protect(app)
+
+
+def test_open_and_closed_are_what_anybody_meets(app: FastAPI) -> None:
+    assert_open(app, "GET", "/test")
+    assert_closed(app, "GET", "/notes")
+    assert_closed(app, "GET", "/reports")
+    for wrong, text in (("/notes", "anybody gets 401"), ("/nothing", "anybody gets 404")):
+        with pytest.raises(AssertionError, match=text):
+            assert_open(app, "GET", wrong)
+    with pytest.raises(AssertionError, match="GET /test is not closed: anybody gets 200"):
+        assert_closed(app, "GET", "/test")
+    with pytest.raises(AssertionError, match="there is no such route"):
+        assert_closed(app, "GET", "/nothing")
+
+
+def test_whoever_stands_in_meets_every_other_layer(app: FastAPI) -> None:
+    assert_refused(app, "GET", "/reports", as_=ADA)
+    assert_refused(app, "GET", "/notes/2", as_=ADA, status=404)
+    assert_refused(app, "GET", "/notes/1", as_=ADMIN, status=404)
+    assert_refused(app, "GET", "/reports", as_=ADMIN, status=401)  # no factor was proved
+    with pytest.raises(AssertionError, match="GET /notes/1 as acc_ada: expected 404, got 200"):
+        assert_refused(app, "GET", "/notes/1", as_=ADA, status=404)
+
+
+@pytest.mark.parametrize("lifespan", [True, False])
+def test_it_works_with_the_frameworks_own_client(app: FastAPI, lifespan: bool) -> None:
+    client = TestClient(app)
+    if lifespan:
+        client.__enter__()
+    with acting_as(app, ADA):
+        assert client.get("/test").json() == "acc_ada"
+        assert client.get("/notes").json() == "acc_ada"
+        with acting_as(app, ADMIN):
+            assert client.get("/notes").status_code == 403
+        with acting_as(app, Principal.anonymous):
+            assert client.get("/notes").status_code == 401
+        assert client.get("/notes").status_code == 200
+        with client.websocket_connect("/live", headers={"origin": "http://127.0.0.1:8000"}) as socket:
+            assert socket.receive_text() == "acc_ada"
+        dead = client.get("/notes", headers={"authorization": "Bearer grs_" + "A" * 43})
+        assert dead.status_code == 401, "a credential of the request's own still counts"
+    assert client.get("/notes").status_code == 401
+    if lifespan:
+        client.__exit__(None, None, None)
+
+
+def test_a_recent_factor_satisfies_factor_age(app: FastAPI) -> None:
+    import time
+
+    fresh = account("acc_root", roles={"admin"}, factors=[Factor("password", time.time())])
+    stale = account("acc_root", roles={"admin"}, factors=[Factor("password", time.time() - 3600)])
+    with TestClient(app) as client:
+        with acting_as(app, fresh):
+            assert client.get("/reports").status_code == 200
+        with acting_as(app, stale):
+            assert client.get("/reports").status_code == 401
+
+
+def test_a_test_that_fails_leaves_nobody_standing_in(app: FastAPI) -> None:
+    with pytest.raises(ZeroDivisionError), acting_as(app, ADA):
+        raise ZeroDivisionError
+    assert_closed(app, "GET", "/notes")
+
+
+def test_production_refuses_it_and_an_app_without_a_guard_too(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PolicyError), acting_as(FastAPI(), ADA):
+        pass
+    for name, value in {
+        "ENV": "production",
+        "ISSUER": "https://api.example.com",
+        "SECRET": "s" * 40,
+        "EMAIL_VERIFICATION": "optional",
+    }.items():
+        monkeypatch.setenv(f"GARRISON_{name}", value)
+    for ask in (lambda: assert_open(app, "GET", "/test"), lambda: assert_closed(app, "GET", "/notes")):
+        with pytest.raises(PolicyError):
+            ask()
+    with pytest.raises(PolicyError), acting_as(app, ADA):
+        pass
+
+
+def test_a_production_plan_holds_no_stand_in() -> None:
+    from garrison.guard.plan import Planner
+    from garrison.guard.settings import GuardSettings
+    from garrison.guard.stand_in import StandIn
+    from garrison.wire.call import Call
+
+    stand_in = StandIn()
+    stand_in.play(ADA)
+    for development, expected in ((True, 200), (False, 401)):
+        planner = Planner(
+            GuardSettings(development=development),
+            (),
+            api_limit=None,
+            route_limit=lambda rule: (),
+            endpoint_limit=lambda endpoint: (),
+            owner_failed=lambda call, error: None,
+            stand_in=stand_in,
+        )
+        plan = planner.of_route(allow(signed_in=True), method="GET", websocket=False)
+        call = Call({"type": "http", "method": "GET", "headers": [], "http_version": "1.1"})
+        answers = [answer for check in plan.checks if (answer := check(call)) is not None]
+        assert [getattr(answer, "status", 0) for answer in answers] == ([] if expected == 200 else [401])
+
+
+def test_the_clock_of_the_kit_moves_only_when_told() -> None:
+    clock = ManualClock(1000.0)
+    clock.advance(5)
+    assert (clock.now(), clock.now()) == (1005.0, 1005.0)

@@ -31,12 +31,16 @@ class Echo:
     """One running server; ends only what it started."""
 
     def __init__(
-        self, workers: int = 1, environment: Mapping[str, str] | None = None, *, port: int = 0, **bounds: float
+        self,
+        workers: int = 1,
+        environment: Mapping[str, str] | None = None,
+        bounds: Mapping[str, float] | None = None,
+        port: int = 0,
     ) -> None:
         self.port = port or free_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.edge.echo", str(self.port), str(workers)]
-            + [f"{name}={value}" for name, value in bounds.items()],
+            + [f"{name}={value}" for name, value in (bounds or {}).items()],
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
@@ -90,7 +94,7 @@ class Echo:
 
 @contextmanager
 def echo(workers: int = 1, environment: Mapping[str, str] | None = None, **bounds: float) -> Iterator[Echo]:
-    server = Echo(workers, environment, **bounds)
+    server = Echo(workers, environment, bounds)
     try:
         server.wait_ready()
         yield server

@@ -145,7 +145,7 @@ def test_an_answer_that_is_not_taken_ends(server: Echo) -> None:
         assert len(read_all(connection)) < 64 * 1_048_576
 
 
-def test_a_full_house_lets_go_of_who_waits_longest(tmp_path: object) -> None:
+def test_a_full_house_lets_go_of_who_waits_longest() -> None:
     with echo(max_connections=50) as server:
         waiting = [server.connect() for _ in range(120)]
         began = time.monotonic()
@@ -159,7 +159,7 @@ def test_a_full_house_lets_go_of_who_waits_longest(tmp_path: object) -> None:
             connection.close()
 
 
-def test_a_full_house_of_idle_ones_lets_go_of_some(tmp_path: object) -> None:
+def test_a_full_house_of_idle_ones_lets_go_of_some() -> None:
     with echo(max_connections=50) as server:
         idle = []
         for _ in range(80):
@@ -173,12 +173,14 @@ def test_a_full_house_of_idle_ones_lets_go_of_some(tmp_path: object) -> None:
 
 def test_a_full_house_of_busy_ones_says_so() -> None:
     with echo(max_connections=10) as server:
-        busy = [server.connect() for _ in range(12)]
-        for connection in busy:
-            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        busy = []
+        for _ in range(12):
+            busy.append(server.connect())
+            busy[-1].sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             time.sleep(0.02)
-        statuses = [replies(read_all(connection))[0].status for connection in busy]
-        assert statuses == [200] * 10 + [503] * 2
+        found = [replies(read_all(connection)) for connection in busy]
+        assert [reply.status for (reply,) in found] == [200] * 10 + [503] * 2
+        assert b"\r\nretry-after: " in found[-1][0].head
         for connection in busy:
             connection.close()
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = Path(sys.executable).parents[1]
 UV = Path(sys.executable).with_name("uv")
 VERSIONS = ("0.133.0", "0.136.3", "0.137.0", "0.150.0")
-"""The oldest that is supported, the last without a tree of routers, the first with one, one on the way to the newest."""
+"""The oldest that is supported, the last without a tree of routers, the first with one, and one of those between."""
 ESSENTIALS = (
     "test_a_fastapi_app_is_guarded or test_dependency_overrides or test_nested_and_repeated or test_documentation_is "
     "or test_web_sockets_are_closed or test_a_root_path or test_a_route_that_appears "

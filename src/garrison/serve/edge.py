@@ -14,10 +14,12 @@ obs-fold, control bytes, space before a colon, CL with TE, malformed chunks end 
 each, so that a lenient release is found). What it lets pass is judged in its callbacks, on what *it* read. The only
 thing we do to the bytes is to hand them over in slices that end where a head or a chunk line probably ends, so that
 lengths can be counted; a parser that takes one byte at a time reads the same out of any slices, so a wrong guess could
-cost a refusal, not a different reading. `_phase`, which says what comes next, is set by callbacks. Two requests are
-written anew instead of continued: an upgrade to a web socket (uvicorn's own doing: the head goes to its web socket
-parser, so nothing may follow it and it may have no body), and an upgrade that we ignore, such as `h2c`: llhttp would
-take the body behind it for a further request, so a new parser gets the head as read, without the upgrade.
+cost a refusal, not a different reading (`test_slices.py`). `_phase`, which says what comes next, is set by callbacks.
+
+Two requests are written anew instead of continued, and only where the parser stopped exactly at the end of our slice:
+an upgrade to a web socket (uvicorn's own doing: the head goes to its web socket parser, so nothing may follow it and it
+may have no body), and an upgrade that we ignore, such as `h2c`: llhttp would take the body behind it for a further
+request, so a new parser gets the head as read, without the upgrade.
 
 The pace of bodies is held here for every request, since an app that streams a body reads without a clock;
 `wire/body.py` holds the same pace under other servers. Not here: TLS, HTTP/2, limits by address (`guard/`).
@@ -74,7 +76,7 @@ class EdgeProtocol(HttpToolsProtocol):
         "_code",
         "_followed",
         "_head_bytes",
-        "_known_host",
+        "_lone_host",
         "_left",
         "_line",
         "_noted",
@@ -106,7 +108,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
-        self._known_host: bytes | None = None
+        self._lone_host: list[tuple[bytes, bytes]] | None = None
         self._noted: list[tuple[bytes, bytes]] = []  # of the headers, those that `on_headers_complete` judges
         self._upgrading = False
         self._followed = False
@@ -147,8 +149,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self._followed = end < size
             try:
                 self.parser.feed_data(data if end == size else data[:end])
-            except httptools.HttpParserUpgrade:
-                self._upgrade()
+            except httptools.HttpParserUpgrade as upgrade:
+                self._upgrade(read=upgrade.args[0], given=end)
             except httptools.HttpParserError:
                 self._refuse("bad_request")
         else:
@@ -165,7 +167,7 @@ class EdgeProtocol(HttpToolsProtocol):
             cycle = self.cycle
             if cycle is None or cycle.response_complete:
                 self._await_head()
-            elif self._tail:  # the next head began while this answer is made
+            elif self._tail and not self._refused:  # the next head began while this answer is made
                 cycle.on_response = self._answered_amid_head
 
     def pause_writing(self) -> None:
@@ -183,9 +185,7 @@ class EdgeProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            if upgrade.args[0] != len(piece):  # it read less than a head: our slice went too far
-                self._refuse("bad_request")
-            self._upgrade()
+            self._upgrade(read=upgrade.args[0], given=len(piece))
         except httptools.HttpParserError:
             self._refuse("bad_request")
 
@@ -253,22 +253,30 @@ class EdgeProtocol(HttpToolsProtocol):
         parser, scope, headers = self.parser, self.scope, self.headers
         version, method = parser.get_http_version(), parser.get_method()
         host = length = chunked = None
-        noted, self._noted = self._noted, []
-        for name, value in noted:
-            if name == b"host":
-                if host is not None:
-                    self._stop("bad_host")
-                host = value
-            elif name == b"content-length":
-                if length is not None or not value.isdigit() or len(value) > 18:
-                    self._stop("bad_request")
-                length = value
-            elif name == b"transfer-encoding":
-                if chunked is not None or value != b"chunked":
-                    self._stop("bad_request")
-                chunked = value
-            elif value.lower() == b"100-continue":
-                self.expect_100_continue = True
+        noted = self._noted
+        if noted != self._lone_host:  # a Host that was judged before, and no body: nothing more to see
+            for name, value in noted:
+                if name == b"host":
+                    if host is not None:
+                        self._stop("bad_host")
+                    host = value
+                elif name == b"content-length":
+                    if length is not None or not value.isdigit() or len(value) > 18:
+                        self._stop("bad_request")
+                    length = value
+                elif name == b"transfer-encoding":
+                    if chunked is not None or value != b"chunked":
+                        self._stop("bad_request")
+                    chunked = value
+                elif value.lower() == b"100-continue":
+                    self.expect_100_continue = True
+            if host is None or _HOST.fullmatch(host) is None:
+                self._stop("bad_host")
+            if len(noted) == 1:
+                self._lone_host = noted.copy()
+        else:
+            host = noted[0][1]
+        noted.clear()
         if version != "1.1":
             if version != "1.0" or chunked:
                 self._stop("bad_request")
@@ -279,10 +287,6 @@ class EdgeProtocol(HttpToolsProtocol):
             self._head_bytes > MAX_HEADER_BYTES and sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEADER_BYTES
         ):
             self._stop("headers_too_large")
-        if host is None or host != self._known_host:
-            if host is None or _HOST.fullmatch(host) is None:
-                self._stop("bad_host")
-            self._known_host = host
         url = self.url
         if len(url) > MAX_TARGET_BYTES:
             self._stop("uri_too_long")
@@ -349,7 +353,7 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self._phase:
             self._phase = _HEAD
-            self._noted = []  # trailers are nobody's headers
+            self._noted.clear()  # trailers are nobody's headers
             if self._timer is not None:
                 self._disarm()
         cycle = self.cycle
@@ -379,10 +383,12 @@ class EdgeProtocol(HttpToolsProtocol):
 
     # Upgrades
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, read: int, given: int) -> None:
         if self._refused:
             return
-        if self._should_upgrade():
+        if read != given:  # the head ended before our slice did, whose rest would be lost: a body, read as a request
+            self._refuse("bad_request")
+        elif self._should_upgrade():
             self._to_websocket()
         else:
             self._without_upgrade()

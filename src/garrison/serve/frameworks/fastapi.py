@@ -1,9 +1,9 @@
 """FastAPI, 0.133 to newest: Starlette's adapter, and what FastAPI adds to it.
 
 From 0.137 on included routers are a tree, which the inventory resolves as the router does: by `effective_candidates`.
-The router hands a request down the tree and calls `handle` of the original route, or of a copy that it makes for routes that are not
-FastAPI's own. The copies are made anew whenever a route is added, so the place where they are made is locked, too.
-These are private attributes; `tests/policy/test_fastapi_versions.py` pins them.
+The router hands a request down the tree and calls `handle` of the original route, or of a copy that it makes for
+routes that are not FastAPI's own. The copies are made anew whenever a route is added, so the place where they are made
+is locked, too. These are private attributes; `tests/policy/test_fastapi_versions.py` pins them.
 """
 
 import re

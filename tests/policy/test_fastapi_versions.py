@@ -56,7 +56,10 @@ def test_what_the_guard_stands_on_is_there_in_this_version(version: str, tmp_pat
         [
             *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
             *("-c", str(ROOT / "pyproject.toml"), f"--basetemp={tmp_path / 'inner'}", "-k", ESSENTIALS),
-            *(str(ROOT / "tests/policy" / f"{name}.py") for name in ("test_frameworks", "test_lock", "test_match")),
+            *(
+                str(ROOT / "tests/policy" / f"{name}.py")
+                for name in ("test_frameworks", "test_lock", "test_late", "test_match")
+            ),
             str(Path(__file__)),
         ],
         cwd=tmp_path,

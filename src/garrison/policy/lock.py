@@ -61,7 +61,7 @@ def gate(app: ASGIApp, name: str, on_refusal: OnRefusal) -> Callable[[Scope, Rec
 
 
 def _holds(given: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    return all(given.get(name, _ABSENT) == value for name, value in values.items())
+    return given == values or all(given.get(name, _ABSENT) == value for name, value in values.items())
 
 
 async def _refuse(scope: Scope, _receive: Receive, send: Send) -> None:

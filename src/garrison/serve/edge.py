@@ -76,9 +76,10 @@ class EdgeProtocol(HttpToolsProtocol):
         "_code",
         "_followed",
         "_head_bytes",
-        "_lone_host",
+        "_known_host",
         "_left",
         "_line",
+        "_lone_host",
         "_noted",
         "_phase",
         "_refused",
@@ -108,6 +109,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._before: RequestResponseCycle | None = None
+        self._known_host: bytes | None = None
         self._lone_host: list[tuple[bytes, bytes]] | None = None
         self._noted: list[tuple[bytes, bytes]] = []  # of the headers, those that `on_headers_complete` judges
         self._upgrading = False
@@ -270,8 +272,10 @@ class EdgeProtocol(HttpToolsProtocol):
                     chunked = value
                 elif value.lower() == b"100-continue":
                     self.expect_100_continue = True
-            if host is None or _HOST.fullmatch(host) is None:
-                self._stop("bad_host")
+            if host is None or host != self._known_host:
+                if host is None or _HOST.fullmatch(host) is None:
+                    self._stop("bad_host")
+                self._known_host = host
             if len(noted) == 1:
                 self._lone_host = noted.copy()
         else:

@@ -101,6 +101,8 @@ def counted_receive(call: Call, receive: Receive, max_bytes: int) -> Receive:
             if kept < KEPT_BYTES:
                 kept += len(piece)
                 call.seen.append(piece)
+        else:
+            call.gone = True
             if left < 0:
                 call.replaced = problem("body_too_large", call.request_id, headers=((b"connection", b"close"),))
                 raise BodyTooLarge

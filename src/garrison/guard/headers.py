@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from garrison.guard.settings import GuardSettings
 from garrison.wire.answer import Header
+from garrison.wire.header_lines import header_lines
 
 CSP_API = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 CSP_HTML = (
@@ -52,7 +53,7 @@ class HeaderSets:
     A set is a tuple of (name, value); `names` holds every name in any set, to find what the app said itself.
     """
 
-    __slots__ = ("_sets", "names")
+    __slots__ = ("_lines", "_sets", "names")
 
     def __init__(self, settings: GuardSettings, *, cached: bool, docs: bool = False) -> None:
         store = () if cached else (NO_STORE,)
@@ -60,11 +61,23 @@ class HeaderSets:
         api = (*_COMMON, (b"content-security-policy", CSP_API), *store)
         html = (*_COMMON, *_HTML, (b"content-security-policy", CSP_DOCS if docs else CSP_HTML), *store)
         self._sets = ((api, html), ((*api, hsts), (*html, hsts)))
+        self._lines = tuple(tuple(header_lines(headers) for headers in pair) for pair in self._sets)
         self.names = frozenset(name for name, _ in (*api, *html, hsts)) | _DROPPED | {b"content-type"}
 
     def api(self, *, secure: bool) -> tuple[Header, ...]:
         """Return the set of answers that are no documents."""
         return self._sets[secure][0]
+
+    def lines(self, headers: Iterable[Header], *, secure: bool) -> bytes | None:
+        """Return our set as a block to go with the app's `headers`; None where those say one of its fields, too."""
+        names, is_html = self.names, False
+        for name, value in headers:
+            lower = name.lower()
+            if lower in names:
+                if lower != b"content-type":
+                    return None
+                is_html = is_html or value[:9].lower() == b"text/html"
+        return self._lines[secure][is_html]
 
     def complete(self, headers: Iterable[Header], more: Iterable[Header], *, secure: bool) -> list[Header]:
         """Return the app's `headers` and ours and `more`; the app's win, dropped ones are gone."""

@@ -36,6 +36,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from garrison.serve.edge_answer import EdgeAnswer
 from garrison.wire.problem import problem
 
 HEADER_DEADLINE_S = 10.0
@@ -312,7 +313,7 @@ class EdgeProtocol(HttpToolsProtocol):
         scope["raw_path"] = self.root_path.encode("ascii") + raw_path if self.root_path else raw_path
         scope["query_string"] = query
         before = self.cycle
-        self.cycle = cycle = RequestResponseCycle(
+        self.cycle = cycle = EdgeAnswer(
             scope=scope,
             transport=self.transport,
             flow=self.flow,

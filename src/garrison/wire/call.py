@@ -24,6 +24,7 @@ class Call:
         "cut",
         "entry",
         "expects_body",
+        "gone",
         "granted",
         "headers",
         "host",
@@ -86,6 +87,8 @@ class Call:
         """True once every check of the plan has passed. Only then may an endpoint run."""
         self.expects_body: bool = False
         """True when the request may carry a body, within its declared bound; set by the body check of its plan."""
+        self.gone: bool = False
+        """True once the client went away in the middle of a body that streamed through."""
         self.body: bytes | None = None
         """The whole body, once it was read within its bounds."""
         self.seen: list[bytes] = []

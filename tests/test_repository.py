@@ -1,4 +1,4 @@
-"""What must hold of the repository itself: promises made in docstrings and in the README, and what may not be in files."""
+"""What must hold of the repository itself: promises of docstrings and the README, and what may not be in files."""
 
 import ast
 import re
@@ -59,7 +59,7 @@ def test_the_readmes_first_block_is_an_app_that_starts(tmp_path: Path, monkeypat
 
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "readme"}
-    exec(compile(python_blocks()[0], "README.md", "exec"), names)  # noqa: S102 - it is ours
+    exec(compile(python_blocks()[0], "README.md", "exec"), names)
     with TestClient(names["app"]) as client:  # type: ignore[arg-type]
         assert client.get("/test").json() == "open to all"
         assert client.get("/tasks/00000000-0000-4000-8000-000000000000").status_code == 401
@@ -72,7 +72,7 @@ def test_the_readmes_other_blocks_are_python_and_its_rules_are_rules() -> None:
         decorators = [line for line in block.splitlines() if line.startswith("@")]
         if decorators and "def " not in block:
             for line in decorators:
-                exec(line[1:], {"allow": allow, "public": public, "require": require, "task_owner": lambda id: None})  # noqa: S102
+                exec(line[1:], {"allow": allow, "public": public, "require": require, "task_owner": lambda id: None})
         else:
             compile(block, "README.md", "exec")
 

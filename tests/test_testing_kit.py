@@ -1,6 +1,5 @@
 """The users' test kit: the whole guard runs, only *who is it* is answered by the test."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ async def note_owner(id: str) -> str | None:
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     monkeypatch.chdir(tmp_path)
     app = FastAPI()
 
@@ -52,7 +51,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
         await socket.send_text(me.id)
         await socket.close()
 
-    yield Garrison().protect(app)
+    return Garrison().protect(app)
 
 
 def test_open_and_closed_are_what_anybody_meets(app: FastAPI) -> None:
@@ -127,9 +126,9 @@ def test_production_refuses_it_and_an_app_without_a_guard_too(app: FastAPI, monk
         "EMAIL_VERIFICATION": "optional",
     }.items():
         monkeypatch.setenv(f"GARRISON_{name}", value)
-    for ask in (lambda: assert_open(app, "GET", "/test"), lambda: assert_closed(app, "GET", "/notes")):
+    for ask, path in ((assert_open, "/test"), (assert_closed, "/notes")):
         with pytest.raises(PolicyError):
-            ask()
+            ask(app, "GET", path)
     with pytest.raises(PolicyError), acting_as(app, ADA):
         pass
 

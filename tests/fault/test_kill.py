@@ -97,12 +97,12 @@ class Person:
             assert lives(client, token), f"{self.email}: an acknowledged session is lost"
         for token in self.dead:
             assert not lives(client, token), f"{self.email}: a revoked session is alive"
-        token = self.sign_in(client)
-        assert token is not None, f"{self.email}: an acknowledged account is lost"
+        fresh = self.sign_in(client)
+        assert fresh is not None, f"{self.email}: an acknowledged account is lost"
         if changing and self.unknown:  # the change happened or it did not, and the other sessions know which
             alive = {one for one in self.unknown if lives(client, one)}
             assert len(alive) in (0, len(self.unknown)) or len(self.unknown) > 1
-        self.alive.add(token)
+        self.alive.add(fresh)
         self.unknown = set()
 
 

@@ -135,7 +135,7 @@ def test_a_redirect_cannot_leave_the_host() -> None:
 def test_what_carries_a_secret_over_http_is_refused_and_not_redirected(method: str, headers: dict[str, str]) -> None:
     layer = https_layer(PRODUCTION)
     assert layer is not None
-    assert code(layer(make(method, **headers))) == "https_required"
+    assert code(layer(make(method, scope=None, **headers))) == "https_required"
 
 
 def test_tls_passes_and_development_has_no_such_layer() -> None:
@@ -254,7 +254,7 @@ SITES: list[tuple[dict[str, str], str | None]] = [
 
 @pytest.mark.parametrize(("headers", "expected"), SITES)
 def test_unsafe_requests_with_cookies_must_come_from_here(headers: dict[str, str], expected: str | None) -> None:
-    assert code(csrf_check(PRODUCTION, always=False)(make("POST", **headers))) == expected
+    assert code(csrf_check(PRODUCTION, always=False)(make("POST", scope=None, **headers))) == expected
 
 
 def test_where_a_cookie_may_be_set_the_check_runs_without_one() -> None:

@@ -44,7 +44,7 @@ CASES = [
 def test_the_client_is_the_first_address_from_the_right_that_is_not_ours(
     peer: str, headers: dict[str, str], client: str
 ) -> None:
-    call, answer = arrive(peer, **headers)
+    call, answer = arrive(peer, **headers)  # type: ignore[arg-type]
     assert answer is None
     assert call.peer == client
 

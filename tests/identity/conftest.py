@@ -246,6 +246,13 @@ class Client:
         return reply.status == 200
 
 
+async def account_id(client: Client, email: str = "ada@example.com") -> str:
+    """Return the id of the account with this address."""
+    account = await client.process.accounts.find(email)
+    assert account is not None
+    return account.id
+
+
 OpenProcess = Callable[..., AbstractAsyncContextManager[Process]]
 
 

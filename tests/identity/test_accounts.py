@@ -12,7 +12,7 @@ EMAIL = "ada@example.com"
 async def test_an_account_is_made_and_found_by_id_and_by_any_spelling_of_its_address(process: Process) -> None:
     account = await process.accounts.create("Ada@Example.com", PASSWORD)
     assert account.id.startswith("acc_")
-    assert (account.email, account.roles, account.status) == ("Ada@Example.com", {"member"}, "active")
+    assert (account.email, account.roles, account.status) == ("Ada@Example.com", frozenset({"member"}), "active")
     for name in (account.id, "ada@example.com", "ADA@EXAMPLE.COM"):
         assert await process.accounts.find(name) == account
     for name in ("", "acc_", "ada", "@", "bob@example.com", "not an address@", "%"):

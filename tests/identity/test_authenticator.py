@@ -147,6 +147,7 @@ async def test_a_token_decides_and_a_cookie_beside_it_is_ignored(ada: Client, ph
 async def test_the_digest_on_the_warm_path_is_the_one_that_is_stored(ada: Client, phone: Client) -> None:
     for secret, purpose in ((ada.cookies["garrison"], "session"), (phone.token, "bearer")):
         rows = ada.process.database.cold(COLD_READ, (digest(secret, purpose=purpose),))
+        assert isinstance(rows, list)
         assert len(rows) == 1
 
 
@@ -355,11 +356,13 @@ async def test_a_store_that_answers_with_an_older_state_than_announced_is_an_out
         (b"", ""),
         (b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
         (
-            b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36 Edg/140.0",
+            b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+            b"Chrome/140.0 Safari/537.36 Edg/140.0",
             "Edge on Windows",
         ),
         (
-            b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Mobile/15E148 Safari/604.1",
+            b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 "
+            b"Version/18.0 Mobile/15E148 Safari/604.1",
             "Safari on iPhone",
         ),
         (

@@ -98,7 +98,7 @@ def test_two_domains_that_idna_2008_tells_apart_are_two() -> None:
     ],
 )
 def test_what_is_not_one_plain_mailbox_is_refused_without_repeating_it(typed: str) -> None:
-    with pytest.raises(ValueError, match="^(an address|the part)"):
+    with pytest.raises(ValueError, match=r"^(an address|the part)"):
         parse_email(typed)
     assert find_key(typed) is None
 

@@ -165,7 +165,12 @@ async def test_what_the_work_raises_reaches_the_caller_and_the_thread_lives_on(p
 async def test_a_full_queue_sheds_at_once(pool: HashPool) -> None:
     release = threading.Event()
     begun = threading.Event()
-    waiting = [asyncio.create_task(pool.run(lambda: (begun.set(), release.wait())))]
+
+    def begun_and_held() -> bool:
+        begun.set()
+        return release.wait()
+
+    waiting = [asyncio.create_task(pool.run(begun_and_held))]
     while not begun.is_set():
         await asyncio.sleep(0.001)
     waiting += [asyncio.create_task(pool.run(release.wait)) for _ in range(2)]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from garrison.core.clock import ManualClock
-from tests.identity.conftest import PASSWORD, Client, OpenProcess, Process
+from tests.identity.conftest import PASSWORD, Client, OpenProcess, Process, account_id
 
 pytestmark = pytest.mark.anyio
 EMAIL = "ada@example.com"
@@ -163,7 +163,7 @@ async def test_a_session_ends_absolutely_however_much_it_is_used(ada: Client, cl
     assert await ada.is_signed_in()
     clock.advance(1)
     assert not await ada.is_signed_in()
-    assert await ada.process.sessions.list((await ada.process.accounts.find(EMAIL)).id) == []
+    assert await ada.process.sessions.list(await account_id(ada)) == []
 
 
 async def test_an_idle_session_ends(ada: Client, clock: ManualClock) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from garrison.core.ids import new_secret
 from garrison.identity.settings import PasswordCost
-from tests.identity.conftest import PASSWORD, Client, OpenProcess, Process
+from tests.identity.conftest import PASSWORD, Client, OpenProcess, Process, account_id
 
 pytestmark = pytest.mark.anyio
 EMAIL = "ada@example.com"
@@ -220,7 +220,7 @@ async def test_an_account_disabled_during_the_hash_is_not_signed_in(ada: Client)
     release.set()
     reply = await signing_in
     assert (reply.status, reply.code) == (401, "invalid_credentials")
-    assert await ada.process.sessions.list((await ada.process.accounts.find(EMAIL)).id) == []
+    assert await ada.process.sessions.list(await account_id(ada)) == []
 
 
 async def test_a_password_changed_during_the_hash_no_longer_signs_in(ada: Client) -> None:
@@ -238,7 +238,7 @@ async def test_a_password_changed_during_the_hash_no_longer_signs_in(ada: Client
     release.set()
     assert (await changing).status == 204
     statuses = {(await one).status for one in signing_in}
-    sessions = await ada.process.sessions.list((await ada.process.accounts.find(EMAIL)).id)
+    sessions = await ada.process.sessions.list(await account_id(ada))
     assert len(sessions) == 1, "whoever signed in before the change was ended by it, nobody after"
     assert statuses <= {200, 401}
 

@@ -82,8 +82,10 @@ def get(server: Server, target: str, *lines: str, method: str = "GET") -> tuple[
 SPELLINGS = [
     "/PRIVATE", "/Private", "/private/", "/private//", "//private", "///private", "/./private", "/x/../private",
     "/private/.", "/private/..", "/private/../private", "/%70rivate", "/%2570rivate", "/private%2f", "/private%2F",
-    "/private%252f", "/%2e/private", "/%2e%2e/private", "/x/%2e%2e/private", "/x/..%2fprivate", "/private%00",
-    "/private;x", "/private;x=1", "/private;/", "/;/private", "/private%3bx", "/private%20", "/private%09", "/private%0a",
+    "/private%252f", "/%2e/private", "/%2e%2e/private", "/x/%2e%2e/private", "/x/..%2fprivate",
+    "/private%00",
+    "/private;x", "/private;x=1", "/private;/", "/;/private", "/private%3bx", "/private%20", "/private%09",
+    "/private%0a",
     "/private\\", "/private%5c", "/\\private", "/x\\..\\private", "/private%c0%af", "/private%ff", "/private%ef%bc%8f",
     "/private/;", "/private/..;/private", "/x/..;/private", "/.;/private", "/private?", "/private#x", "/private%23",
     "/private%3f", "/PRIVATE/", "/Private;X", "/private/%2e", "/mixed/case", "/MIXED/CASE", "/mixed%2fcase",
@@ -205,10 +207,10 @@ def test_a_web_socket_needs_its_own_origin_and_a_session(server: Server) -> None
     client = person(server, "ws")
     cookie = {"cookie": "garrison=" + client.cookies["garrison"]}
     url = f"ws://127.0.0.1:{server.port}/live"
-    with connect(url, additional_headers=cookie, origin=f"http://127.0.0.1:{server.port}") as own:  # type: ignore[arg-type]
+    with connect(url, additional_headers=cookie, origin=f"http://127.0.0.1:{server.port}") as own:  # type: ignore[call-overload]
         assert own.recv(timeout=5) == "the private answer"
     for headers, origin in ((cookie, "http://evil.example"), ({}, f"http://127.0.0.1:{server.port}"), (cookie, "null")):
-        with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers, origin=origin):  # type: ignore[arg-type]
+        with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers, origin=origin):  # type: ignore[call-overload]
             pass
         assert refused.value.response.status_code in (401, 403)
 

@@ -22,7 +22,8 @@ Garrison().protect(app)
 @public
 async def breaks(word: str, request: Request):
     body = await request.body()
-    raise RuntimeError(f"{body!r} {word} {request.query_params} {request.headers.get('authorization')} {request.cookies}")
+    told = request.query_params, request.headers.get('authorization'), request.cookies
+    raise RuntimeError(f"{body!r} {word} {told}")
 """
 CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1", "GARRISON_LOG_LEVEL": "debug"}
 
@@ -37,7 +38,8 @@ def forms(secret: str) -> list[bytes]:
     half = len(secret) // 2
     shift = [base64.b64encode(b"x" * pad + raw)[4:-4] for pad in range(3)]
     return [
-        raw, raw.hex().encode(), base64.b64encode(raw).rstrip(b"="), *shift, urllib.parse.quote(secret, safe="").encode(),
+        raw, raw.hex().encode(), base64.b64encode(raw).rstrip(b"="), *shift,
+        urllib.parse.quote(secret, safe="").encode(),
         secret[:half].encode(), secret[half:].encode(), secret[::-1].encode(),
     ]  # fmt: skip
 
@@ -96,7 +98,7 @@ def test_no_secret_is_found_in_any_artefact(tmp_path: Path) -> None:
             client.post("/auth/sign-in", json={"email": "nobody@example.com", "password": secrets["wrong"]})
             client.post(
                 "/auth/sign-in",
-                content='{"email": "canary@example.com", "password": "%s' % secrets["jsonword"],
+                content='{"email": "canary@example.com", "password": "' + secrets["jsonword"],
                 headers={"content-type": "application/json"},
             )
             client.post("/auth/sign-up", json={"email": "x", "password": secrets["common"], secrets["unknown"]: 1})

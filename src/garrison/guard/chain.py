@@ -25,6 +25,7 @@ from garrison.guard.plan import Plan
 from garrison.guard.streams import Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
 from garrison.wire.call import Call
+from garrison.wire.header_lines import HEADER_LINES, header_lines, takes_header_lines
 from garrison.wire.problem import problem, problem_of
 
 _RETRY_SOON = ((b"retry-after", b"1"),)
@@ -173,29 +174,31 @@ class Chain:
         header_sets = plan.headers if credential is None else plan.personal_headers
         streams = self._streams
 
+        takes_lines = takes_header_lines(send)
+
         def guarded_send(message: Message) -> Awaitable[None]:
-            if call.replaced is not None and not call.started:
+            if call.started:
+                if credential is not None and call.task is None and message.get("more_body"):
+                    streams.open(call)
+                return send(message)
+            if call.replaced is not None:
                 return _nothing()
             if message["type"] == "http.response.start":
                 call.started = True
                 call.status = message["status"]
-                headers = message.get("headers", ())
-                message = {
-                    **message,
-                    "headers": header_sets.complete(
-                        headers,
-                        (*call.response_headers, (b"x-request-id", call.request_id.encode())),
-                        secure=call.secure,
-                    ),
-                }
+                said = list(message.get("headers", ()))
+                more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
+                lines = header_sets.lines(said, secure=call.secure) if takes_lines else None
+                if lines is None:
+                    message = {**message, "headers": header_sets.complete(said, more, secure=call.secure)}
+                else:
+                    message = {**message, "headers": said, HEADER_LINES: lines + header_lines(more)}
                 if credential is not None:
-                    for name, _ in headers:
+                    for name, _ in said:
                         if name == b"content-length":
                             break
                     else:
                         streams.open(call)
-            elif credential is not None and message.get("more_body") and call.task is None:
-                streams.open(call)
             return send(message)
 
         self._grant(call)

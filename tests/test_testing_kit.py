@@ -1,9 +1,12 @@
 """The users' test kit: the whole guard runs, only *who is it* is answered by the test."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, HTTPException, WebSocket
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
 from garrison import Garrison, PolicyError, Principal, allow, public
@@ -44,6 +47,32 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     async def reports() -> str:
         return "all"
 
+    @app.get("/public/refuses")
+    @public
+    async def refuses() -> None:
+        raise HTTPException(403)
+
+    @app.get("/missing/{id}")
+    @allow(signed_in=True)
+    async def missing(id: str) -> None:
+        raise HTTPException(404)
+
+    @app.get("/endless")
+    @public
+    async def endless() -> StreamingResponse:
+        async def forever() -> AsyncIterator[bytes]:
+            while True:
+                yield b"tick"
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(forever())
+
+    @app.websocket("/open-live")
+    @public
+    async def open_live(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive_text()
+
     @app.websocket("/live")
     @allow(signed_in=True)
     async def live(socket: WebSocket, me: Me) -> None:
@@ -74,6 +103,38 @@ def test_whoever_stands_in_meets_every_other_layer(app: FastAPI) -> None:
     assert_refused(app, "GET", "/reports", as_=ADMIN, status=401)  # no factor was proved
     with pytest.raises(AssertionError, match="GET /notes/1 as acc_ada: expected 404, got 200"):
         assert_refused(app, "GET", "/notes/1", as_=ADA, status=404)
+
+
+def test_what_a_handler_refuses_is_not_the_guards_refusal(app: FastAPI) -> None:
+    with pytest.raises(AssertionError, match="not closed: anybody gets 403, from the app itself"):
+        assert_closed(app, "GET", "/public/refuses")
+    with pytest.raises(AssertionError, match="expected 404, got 404, from the app itself"):
+        assert_refused(app, "GET", "/missing/1", as_=ADA, status=404)
+
+
+def test_a_mistyped_path_refuses_nobody(app: FastAPI) -> None:
+    for path in ("/nots/2", "/nothing", "/notes/2/more"):
+        with pytest.raises(AssertionError, match="there is no such route"):
+            assert_refused(app, "GET", path, as_=ADA, status=404)
+    assert_refused(app, "GET", "/notes/a%20b?page=2", as_=ADA, status=404)
+    assert_refused(app, "DELETE", "/auth/sessions/ses_other", as_=ADA, status=404)
+
+
+def test_streams_and_web_sockets_are_asked_too(app: FastAPI) -> None:
+    assert_open(app, "GET", "/endless")
+    assert_open(app, "WS", "/open-live")
+    assert_closed(app, "WS", "/live")
+    with pytest.raises(AssertionError, match="anybody gets 101"):
+        assert_closed(app, "WS", "/open-live")
+    with pytest.raises(AssertionError, match="no such route"):
+        assert_closed(app, "WS", "/nothing")
+
+
+def test_too_many_questions_are_told_from_refusals(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GARRISON_LIMIT_API", "1/minute")
+    assert_closed(app, "GET", "/notes")
+    with pytest.raises(AssertionError, match="429, too many requests: raise GARRISON_LIMIT_API"):
+        assert_closed(app, "GET", "/notes")
 
 
 @pytest.mark.parametrize("lifespan", [True, False])

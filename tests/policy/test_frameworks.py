@@ -440,6 +440,12 @@ def test_a_catch_all_stands_aside_for_our_paths() -> None:
     assert client.get("/auth/unknown").status_code == 200
 
 
+def test_our_own_paths_know_no_slash_redirect() -> None:
+    client = client_of(FastAPI())
+    assert client.get("/auth/session/").status_code == 404
+    assert client.get("/auth/session").status_code == 401
+
+
 def test_moved_paths_leave_the_old_ones_to_the_app() -> None:
     app = FastAPI()
     app.get("/auth/session")(public(_named("mine")))

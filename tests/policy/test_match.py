@@ -5,9 +5,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, StringConvertor, register_url_convertor
+from starlette.routing import Mount, Route, WebSocketRoute
 
+from garrison import allow, public
 from garrison.core.principal import Principal
-from garrison.policy.decide import Decision
+from garrison.policy.decide import Decision, decide
 from garrison.policy.match import Matcher, Meaning
 from garrison.policy.table import Policy
 from garrison.serve.frameworks import adapter_for
@@ -100,3 +104,82 @@ def test_the_guard_chooses_the_route_that_fastapi_would(
     if root_path:
         listed = [(kind, method, raw, host, root_path) for kind, method, raw, host, _ in listed]
     hold(app, ran, listed)
+
+
+# What generated tables meet too seldom, one by one
+
+
+def matcher_of(app: Any, *lines: Any) -> Matcher:
+    policy = Policy(*lines)
+    root = adapter_for(app).inventory(policy)
+    return Matcher(root, decide(root, policy, docs=True))
+
+
+def endpoint(request: Any) -> None: ...
+
+
+async def raw(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def test_what_is_mounted_takes_the_web_sockets_below_it_and_they_stay_closed() -> None:
+    matcher = matcher_of(
+        Starlette(routes=[Mount("/raw", raw), WebSocketRoute("/raw/x", endpoint)]),
+        ("WS /raw/x", public),
+        ("GET /raw/**", public),
+    )
+    assert asked(matcher, ("websocket", "WS", b"/raw/x", "h", "")).outcome == "missing"
+
+
+def test_a_default_and_a_slash_redirect_are_not_for_web_sockets() -> None:
+    app = Starlette(routes=[WebSocketRoute("/x", endpoint)])
+    app.router.default = raw
+    matcher = matcher_of(app, ("WS /x", public), ("GET /**", public))
+    assert asked(matcher, ("http", "GET", b"/y", "h", "")).outcome == "found"
+    for path in (b"/y", b"/x/"):
+        assert asked(matcher, ("websocket", "WS", path, "h", "")).outcome == "missing"
+
+
+def test_the_inner_of_two_parameters_of_one_name_counts() -> None:
+    app = Starlette(routes=[Mount("/{id}", routes=[Route("/tasks/{id:int}", endpoint)])])
+    meaning = asked(matcher_of(app, ("* /**", public)), ("http", "GET", b"/5/tasks/7", "h", ""))
+    assert (meaning.params, meaning.values) == ({"id": "7"}, {"id": 7})
+
+
+def test_a_converter_whose_values_equal_nothing_is_left_to_the_path() -> None:
+    class Opaque(StringConvertor):
+        def convert(self, value: str) -> Any:
+            return object()
+
+    register_url_convertor("opaque", Opaque())
+    try:
+        app = Starlette(routes=[Route("/{a:opaque}/{b}", endpoint)])
+    finally:
+        del CONVERTOR_TYPES["opaque"]
+    meaning = asked(matcher_of(app, ("* /**", public)), ("http", "GET", b"/x/y", "h", ""))
+    assert (meaning.params, meaning.values) == ({"a": "x", "b": "y"}, {"b": "y"})
+
+
+def test_a_route_in_capitals_is_not_dodged_in_lower_case() -> None:
+    app = Starlette(routes=[Route("/Admin", endpoint), Route("/{rest:path}", endpoint)])
+    matcher = matcher_of(app, ("GET /Admin", allow(role="admin")), ("* /**", public))
+    assert asked(matcher, ("http", "GET", b"/admin", "h", "")).outcome == "bad_path"
+    assert asked(matcher, ("http", "GET", b"/other", "h", "")).outcome == "found"
+
+
+def test_what_is_remembered_of_one_root_path_is_not_said_of_another() -> None:
+    app = Starlette(routes=[Route("/x", endpoint), Route("/api/x", endpoint)])
+    matcher = matcher_of(app, ("GET /x", public), ("GET /api/x", allow(role="admin")))
+    labels = []
+    for root_path in ("", "/api", ""):
+        decision = asked(matcher, ("http", "GET", b"/api/x", "h", root_path)).decision
+        labels.append(decision and decision.label)
+    assert labels == ["GET /api/x", "GET /x", "GET /api/x"]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    matcher = matcher_of(Starlette(routes=[Route("/{id}", endpoint)]), ("* /**", public))
+    for number in range(10_000):
+        asked(matcher, ("http", "GET", b"/%d" % number, "h", ""))
+    asked(matcher, ("http", "GET", b"/" + b"x" * 8000, "h", ""))
+    assert 0 < len(matcher._remembered) <= 4096
+    assert all(len(raw_path) <= 512 for _, raw_path, _ in matcher._remembered)

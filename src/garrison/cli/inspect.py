@@ -1,20 +1,26 @@
 """`garrison routes` and `garrison check`: what is decided, and by whom. Opens no database and writes no file."""
 
+import contextlib
 import os
+import secrets
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from garrison.cli.apps import load_guarded
 from garrison.cli.output import FOUND, emit, guarded, say, table
+from garrison.core.errors import PolicyError, SettingsError
 from garrison.policy.decide import Decision
+from garrison.serve.garrison import Garrison
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="A bare or a protected app.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def routes_command(target: Target, json: Json = False) -> None:
-    """List every route, what it demands, and where that was decided.
+    """List every route, Garrison's own too, what it demands, and where that was decided.
 
     Examples:
 
@@ -23,6 +29,7 @@ def routes_command(target: Target, json: Json = False) -> None:
       garrison routes main:app --json | jq '.routes[] | select(.rule.access == "public")'
     """
     found = guarded(lambda: _inspect(target))
+    found["routes"] = guarded(lambda: [*found["routes"], *_own_routes(found.pop("prefix"))])
     if json:
         emit(found)
         return
@@ -39,7 +46,7 @@ def check_command(target: Target, json: Json = False) -> None:
 
       garrison check main:app --json
     """
-    found = guarded(lambda: _inspect(target))
+    found = guarded(lambda: _checked(target))
     wrong = bool(found["undecided"] or found["refusals"])
     if json:
         emit({name: found[name] for name in ("undecided", "refusals", "warnings")} | {"routes": len(found["routes"])})
@@ -55,17 +62,27 @@ def check_command(target: Target, json: Json = False) -> None:
         raise typer.Exit(FOUND)
 
 
+def _checked(target: str) -> dict[str, Any]:
+    """An app that cannot even be made (decided twice, a table that cannot be read) is a finding, too."""
+    try:
+        return _inspect(target)
+    except PolicyError as error:
+        return {"routes": [], "undecided": [], "refusals": list(error.refusals), "warnings": []}
+
+
 def _inspect(target: str) -> dict[str, Any]:
     from garrison.serve.plans import inspect_app, own_path  # keeps --help quick
     from garrison.serve.wiring import OWN_PATHS
 
-    _, guard = load_guarded(target)
-    adapter = guard.adapter
-    if adapter is None:
-        raise typer.Exit(FOUND)
-    development = os.environ.get("GARRISON_ENV", "development") != "production"
-    own = [own_path(path, guard.prefix) for path in OWN_PATHS]
-    inspected = inspect_app(adapter, guard.policy, own, docs=development)
+    sys.dont_write_bytecode = True  # no file is written, caches of the app's modules included
+    with contextlib.redirect_stdout(sys.stderr):  # what an app prints while imported is no part of the document
+        _, guard = load_guarded(target)
+        adapter = guard.adapter
+        if adapter is None:
+            raise typer.Exit(FOUND)
+        development, tells = _environment(guard)
+        own = [own_path(path, guard.prefix) for path in OWN_PATHS]
+        inspected = inspect_app(adapter, guard.policy, own, docs=development)
     decisions = inspected.decisions
     return {
         "routes": [_route(decision) for decision in decisions.all()],
@@ -73,8 +90,61 @@ def _inspect(target: str) -> dict[str, Any]:
             {"method": decision.method, "path": decision.route.template} for decision in decisions.undecided()
         ],
         "refusals": list(inspected.refusals),
-        "warnings": _warnings(development=development),
+        "warnings": _warnings(tells=tells),
+        "prefix": guard.prefix,
     }
+
+
+def _environment(guard: Garrison) -> tuple[bool, bool]:
+    """Return whether the app will run in development, and whether in production a sign-up tells about addresses.
+
+    Asks for two settings and needs no other, so that CI can check a production app without its secrets.
+    """
+    from dotenv import dotenv_values  # keeps --help quick
+
+    verification: str
+    if guard.settings is not None:
+        development, verification = guard.settings.development, guard.settings.email_verification
+    else:
+        file = Path(".env")
+        written = dotenv_values(file, interpolate=False) if file.is_file() else {}
+        env = os.environ.get("GARRISON_ENV", written.get("GARRISON_ENV")) or "development"
+        if env not in ("development", "production"):
+            raise SettingsError([("GARRISON_ENV", "write development or production")])
+        development = env == "development"
+        name = "GARRISON_EMAIL_VERIFICATION"
+        verification = os.environ.get(name, written.get(name)) or ""
+    return development, not development and verification == "optional"
+
+
+def _own_routes(prefix: str) -> list[dict[str, Any]]:
+    """Return our own routes as they will be served. What they would work with is made and never opened."""
+    from garrison.core.clock import SystemClock
+    from garrison.core.sealing import MIN_SECRET_BYTES, Sealer
+    from garrison.guard.revocation import RevocationView
+    from garrison.identity.settings import IdentitySettings
+    from garrison.policy.decide import Decisions
+    from garrison.policy.inventory import Branch
+    from garrison.serve.health import health_endpoints
+    from garrison.serve.plans import Inspected, with_own
+    from garrison.serve.wiring import openapi_endpoint, wire_identity
+    from garrison.store.sqlite import SqliteDatabase
+
+    async def ready() -> dict[str, bool]:
+        return {}
+
+    clock = SystemClock()
+    identity = wire_identity(
+        SqliteDatabase(Path("never-opened")),
+        clock,
+        RevocationView(clock),
+        Sealer([secrets.token_bytes(MIN_SECRET_BYTES)]),
+        IdentitySettings(development=True),
+        lambda _roles: frozenset(),
+    )
+    endpoints = (*identity.endpoints, *health_endpoints(ready, ()), openapi_endpoint(dict))
+    _, decisions, _ = with_own(Inspected(Branch(()), Decisions(), ()), endpoints, prefix)
+    return [_route(decision) for decision in decisions.all()]
 
 
 def _route(decision: Decision) -> dict[str, Any]:
@@ -97,9 +167,9 @@ def _described(rule: dict[str, Any] | None) -> str:
     return " ".join([rule["access"], *more])
 
 
-def _warnings(*, development: bool) -> list[str]:
+def _warnings(*, tells: bool) -> list[str]:
     found = ["under another server than `garrison serve`, the bounds of headers, time and framing are that server's"]
-    if not development and os.environ.get("GARRISON_EMAIL_VERIFICATION") == "optional":
+    if tells:
         found.append("EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken")
     found.append("identity on a host of its own (ISSUER) keeps a script injected into the app away from it")
     return found

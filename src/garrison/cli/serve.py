@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from garrison.cli.apps import load_guarded
 from garrison.cli.output import WRONG_USE, guarded, say
+from garrison.core.errors import SettingsError
 from garrison.core.network import is_loopback
 
 if TYPE_CHECKING:
@@ -35,29 +36,29 @@ def serve_command(
 
       garrison serve --port 9000      (the identity server alone)
     """
-    chosen = port if port is not None else _environment_port()
-    os.environ["PORT"] = str(chosen)
-    guarded(lambda: _run(target or ALONE, host, chosen, workers))
+    guarded(lambda: _run(target or ALONE, host, port, workers))
 
 
-def _run(target: str, host: str, port: int, workers: int) -> None:
+def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
     # Imported here: --help and --version need neither the server nor the database library.
     from garrison.serve.plans import inspect_app, own_path, refuse
     from garrison.serve.server import serve
     from garrison.serve.settings import load_settings
     from garrison.serve.wiring import OWN_PATHS
 
-    settings = load_settings(port=port)
+    app, guard = load_guarded(target)
+    settings = guard.settings if guard.settings is not None else load_settings(port=wanted_port)
+    port = wanted_port if wanted_port is not None else _environment_port()
+    os.environ["PORT"] = str(port)  # the issuer of settings that are read later follows it
     _check_exposure(settings, host)
     configure_logs(settings)
-    app, guard = load_guarded(target)
     adapter = guard.adapter
     if adapter is not None:
         own_paths = [own_path(path, guard.prefix) for path in OWN_PATHS]
         inspected = inspect_app(adapter, guard.policy, own_paths, docs=settings.development)
         refuse(inspected, undecided_may_start=settings.undecided == "deny")
     settings.secrets()
-    code = serve(app, host=host, port=port, workers=workers, ready=lambda: _banner(settings, host, port))
+    code = serve(app, host=host, port=port, workers=workers, ready=lambda: _banner(settings, app, host, port))
     if code:
         raise typer.Exit(code)
 
@@ -77,17 +78,22 @@ def _check_exposure(settings: "Settings", host: str) -> None:
 
 
 def _environment_port() -> int:
-    text = os.environ.get("PORT", "")
-    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 65_536 else 8000
+    """Return `PORT`, 8000 where it is absent or empty. Raises SettingsError."""
+    text = os.environ.get("PORT", "") or "8000"
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65_536):
+        raise SettingsError([("PORT", "write a port number, 1 to 65535")])
+    return int(text)
 
 
-def _banner(settings: "Settings", host: str, port: int) -> None:
+def _banner(settings: "Settings", app: Any, host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
+    docs = getattr(app, "docs_url", None) if settings.development else None  # FastAPI's; absent in production
     say(
         f"\n  Garrison serves http://{shown}:{port}   ({settings.env})\n"
         f"  Data       {settings.database_path.absolute().parent}\n"
         f"  Admin      sign up, then: {_command()} account set-role EMAIL admin\n"
-        f"  Identity   http://{shown}:{port}/auth/openapi.json\n"
+        + (f"  Docs       http://{shown}:{port}{docs}\n" if docs else "")
+        + f"  Identity   http://{shown}:{port}/auth/openapi.json\n"
     )
 
 
@@ -98,7 +104,11 @@ def _command() -> str:
 
 
 def configure_logs(settings: "Settings") -> None:
-    """Structured logs on stderr: readable in development, JSON lines in production."""
+    """Structured logs on stderr: readable in development, one JSON document a line in production.
+
+    What the server and libraries say through `logging` takes the same form. An app that configured structlog when it
+    was imported keeps its own.
+    """
     import structlog  # commands that log nothing do not need it
 
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -107,21 +117,27 @@ def configure_logs(settings: "Settings") -> None:
         if settings.development
         else structlog.processors.JSONRenderer()
     )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # text, so that no renderer prints the values of local variables
+    ]
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[*shared, renderer],
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            cache_logger_on_first_use=True,
+        )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
     )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING))
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: record.funcName != "run_asgi"
     )  # told by the guard, once
-    logging.basicConfig(
-        stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s: %(message)s"
-    )

@@ -20,6 +20,9 @@ class Clock(Protocol):
     def boot(self) -> float:
         """Seconds since boot; only differences mean something."""
 
+    def both(self) -> tuple[float, float]:
+        """`now()` and `boot()` of one moment."""
+
 
 class SystemClock:
     """The clock of a running process. `adjust` is called by the store's poll with the store's own time."""
@@ -34,6 +37,10 @@ class SystemClock:
 
     def boot(self) -> float:
         return time.clock_gettime(_BOOTTIME)
+
+    def both(self) -> tuple[float, float]:
+        boot = time.clock_gettime(_BOOTTIME)
+        return boot + self._offset_s, boot
 
     def adjust(self, store_now_s: float) -> float:
         """Take the store's time as the truth; return how far off we were, in seconds."""
@@ -54,6 +61,9 @@ class ManualClock:
 
     def boot(self) -> float:
         return self._boot_s
+
+    def both(self) -> tuple[float, float]:
+        return self._now_s, self._boot_s
 
     def advance(self, seconds: float) -> None:
         """Let both clocks run on by `seconds`."""

@@ -44,6 +44,8 @@ class Limit:
 def parse_limit(value: str | Limit) -> Limit:
     """Return the limit written as `100/minute`, `5/15 minutes`, `20/1h`. Raises ValueError."""
     if isinstance(value, Limit):
+        if value.count < 1 or not 0 < value.period_s < 4e9:
+            raise ValueError(_LIMIT_HELP)
         return value
     match = _LIMIT.fullmatch(value.strip())
     if match is None or int(match["count"]) == 0:

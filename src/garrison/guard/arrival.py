@@ -36,12 +36,11 @@ def arrival_layer(clock: Clock) -> BeforeLayer:
     """Return the layer that fills `call.headers`, `call.request_id` and the times."""
     prefix = secrets.token_hex(6)
     counter = itertools.count(1).__next__
-    boot, now = clock.boot, clock.now
+    both = clock.both
 
     def arrive(call: Call) -> Answer | None:
         call.request_id = f"{prefix}{counter():08x}"
-        call.boot = boot()
-        call.now = now()
+        call.now, call.boot = both()
         listed = call.scope["headers"]
         headers = dict(listed)
         if len(headers) != len(listed):

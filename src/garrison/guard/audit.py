@@ -27,20 +27,26 @@ class RefusalKey(NamedTuple):
 class Refusals:
     """The refusals of this process that are not stored yet."""
 
-    __slots__ = ("_counts", "_overflow")
+    __slots__ = ("_counts", "_known", "_minute", "_overflow")
 
     def __init__(self) -> None:
         self._counts: dict[RefusalKey, int] = {}
+        self._known: set[RefusalKey] = set()
+        """The keys of this minute, drained ones too: the bound and the log are by minute, not by drain."""
+        self._minute = 0
         self._overflow = 0
 
     def note(self, call: Call, code: str, status: int) -> None:
         """Count one refusal; cheap, bounded, never raises."""
         route = call.route.label if call.route is not None else ""
         key = RefusalKey(code, call.principal.id or call.network, route, int(call.now // 60))
-        count = self._counts.get(key)
-        if count is not None:
-            self._counts[key] = count + 1
-        elif len(self._counts) < MAX_KEYS:
+        if key.minute != self._minute:
+            self._minute = key.minute
+            self._known.clear()
+        if key in self._known:
+            self._counts[key] = self._counts.get(key, 0) + 1
+        elif len(self._known) < MAX_KEYS:
+            self._known.add(key)
             self._counts[key] = 1
             _log.info("refused", code=code, status=status, who=key.who, route=route, request_id=call.request_id)
         else:

@@ -86,8 +86,8 @@ def authenticate_check(authenticators: Sequence[Authenticator], *, lenient: bool
     ) -> "Answer | Awaitable[Answer | None] | None":
         if outcome is REFUSED:
             return None if lenient and not explicitly else invalid_token(call)
-        if isinstance(outcome, Awaitable):
-            return wait(call, outcome, explicitly)
+        if hasattr(outcome, "__await__"):  # isinstance with Awaitable says the same and takes 0.25 µs more
+            return wait(call, outcome, explicitly)  # type: ignore[arg-type]
         call.credential = outcome
         call.principal = outcome.principal  # type: ignore[union-attr]
         return None

@@ -31,8 +31,8 @@ def has_body(call: Call) -> bool:
 
 def is_json(content_type: bytes) -> bool:
     """Say whether the media type is `application/json` or ends in `+json` (RFC 8259, RFC 6839)."""
-    media = content_type.partition(b";")[0].strip().lower()
-    return media == b"application/json" or media.endswith(b"+json")
+    media = content_type.decode("latin-1").partition(";")[0].strip().lower()  # as frameworks do, other spaces included
+    return media == "application/json" or media.endswith("+json")
 
 
 def declared_length(call: Call) -> int | None:
@@ -101,11 +101,11 @@ def counted_receive(call: Call, receive: Receive, max_bytes: int) -> Receive:
             if kept < KEPT_BYTES:
                 kept += len(piece)
                 call.seen.append(piece)
-        else:
-            call.gone = True
             if left < 0:
                 call.replaced = problem("body_too_large", call.request_id, headers=((b"connection", b"close"),))
                 raise BodyTooLarge
+        else:
+            call.gone = True
         return message
 
     return count

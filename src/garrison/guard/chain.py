@@ -17,14 +17,14 @@ from garrison.core.errors import Denied, StoreError
 from garrison.guard.audit import Refusals
 from garrison.guard.body import BodyTooLarge, counted_receive, is_json, read_json
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.failures import log_failure
+from garrison.guard.failures import is_broken_json, log_failure
 from garrison.guard.headers import HeaderSets
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.own import answer_own
 from garrison.guard.plan import Plan
 from garrison.guard.streams import Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
-from garrison.wire.call import Call
+from garrison.wire.call import ENDED, Call
 from garrison.wire.header_lines import HEADER_LINES, header_lines, takes_header_lines
 from garrison.wire.problem import problem, problem_of
 
@@ -120,24 +120,44 @@ class Chain:
         if answer is not None:
             await self._refuse_handshake(call, answer, send)
             return
+        ended = False
+
+        async def watched_receive() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                call.gone = True
+            return message
+
+        def watched_send(message: Message) -> Awaitable[None]:
+            nonlocal ended
+            if call.cut:
+                raise asyncio.CancelledError
+            if message["type"] == "websocket.close":
+                ended = True
+            return send(message)
+
         self._grant(call)
         self._streams.open(call)
         try:
-            await inner(scope, receive, send)
+            await inner(scope, watched_receive, watched_send)
         except asyncio.CancelledError:
             if not call.cut:
                 raise
             _uncancel()
-            await send({"type": "websocket.close", "code": 1008, "reason": "session ended"})
+            if not (call.gone or ended):
+                await send({"type": "websocket.close", "code": 1008, "reason": "session ended"})
         except Exception as error:
-            log_failure("failed", call, error)
-            if _in_process_client(call):
-                raise
-            await send({"type": "websocket.close", "code": 1011})
+            if not call.gone:  # whatever the app raises when nobody is there any more is no failure
+                log_failure("failed", call, error)
+                if _in_process_client(call):
+                    raise
+                if not ended:
+                    await send({"type": "websocket.close", "code": 1011})
         finally:
             if call.task is not None:
                 self._streams.close(call)
             call.plan.count(101)
+            call.scope = ENDED
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a load balancer: no credentials, no host check, no HTTPS redirect, no limits."""
@@ -178,8 +198,14 @@ class Chain:
 
         def guarded_send(message: Message) -> Awaitable[None]:
             if call.started:
-                if credential is not None and call.task is None and message.get("more_body"):
-                    streams.open(call)
+                if call.cut:  # also where another task of the app's sends, or one that took no notice
+                    raise asyncio.CancelledError
+                if credential is not None:
+                    if not message.get("more_body"):  # what the app does after its answer is no stream any more
+                        if call.task is not None and message["type"] == "http.response.body":
+                            streams.close(call)
+                    elif call.task is None:
+                        streams.open(call)
                 return send(message)
             if call.replaced is not None:
                 return _nothing()
@@ -214,6 +240,8 @@ class Chain:
         except Exception as error:
             if call.gone:  # whatever the app raises then is no failure, and nobody is there to be answered
                 pass
+            elif call.replaced is None and is_broken_json(call, error):
+                call.replaced = problem("bad_body", call.request_id)
             elif call.replaced is None:
                 log_failure("failed", call, error)
                 if _in_process_client(call):
@@ -223,12 +251,13 @@ class Chain:
             if call.task is not None:
                 streams.close(call)
             plan.count(call.status)
+            call.scope = ENDED
         if call.replaced is not None and not call.started:
             await self._answer(call, call.replaced, send)
 
     async def _answer(self, call: Call, answer: Answer, send: Send) -> None:
         """Send an answer of our own with the headers of its plan; count it if it is a refusal."""
-        headers = self._default_headers if call.plan is None else call.plan.headers
+        headers = self._default_headers if call.plan is None or answer.status >= 400 else call.plan.headers
         if answer.status >= 400 or answer.code:
             self._refusals.note(call, answer.code, answer.status)
         if call.plan is not None:
@@ -260,7 +289,7 @@ class Chain:
 def _uncancel() -> None:
     """Take back the cancellation with which a stream was cut, so that the connection can be closed in order."""
     task = asyncio.current_task()
-    if task is not None:
+    while task is not None and task.cancelling():
         task.uncancel()
 
 

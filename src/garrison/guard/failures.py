@@ -18,6 +18,8 @@ _log = structlog.get_logger("garrison")
 _SECRET_HEADERS = (b"authorization", b"cookie", b"x-api-key", b"proxy-authorization")
 _SHORTEST = 6
 _MAX_FRAMES = 40
+_MAX_TEXT = 32_768
+"""Characters of an exception's text: an exception may quote a whole body, and each is looked through for words."""
 _MAX_WORDS = 2000
 _SEPARATORS = re.compile(r"[;=&,\s\"]+")
 
@@ -25,7 +27,7 @@ _SEPARATORS = re.compile(r"[;=&,\s\"]+")
 def log_failure(event: str, call: Call, error: BaseException, *, code: str = "internal") -> None:
     """Write the exception of this call to the log, without what the call carried."""
     trace = traceback.TracebackException.from_exception(error, limit=-_MAX_FRAMES)
-    text = redacted("".join(trace.format()), call)
+    text = redacted("".join(trace.format())[-_MAX_TEXT:], call)
     route = call.route.label if call.route is not None else ""
     _log.error(event, code=code, request_id=call.request_id, method=call.method, route=route, exception=text)
 
@@ -44,20 +46,34 @@ def redacted(text: str, call: Call) -> str:
     body = call.body or b"".join(call.seen)
     if body:
         words.update(_strings(body))
-    for word in sorted(words, key=len, reverse=True)[:_MAX_WORDS]:
-        if len(word) >= _SHORTEST:
-            text = text.replace(word, "[redacted]")
-            quoted = repr(word)[1:-1]
-            if quoted != word:
-                text = text.replace(quoted, "[redacted]")
+    found = {form for word in words if len(word) >= _SHORTEST for form in (word, repr(word)[1:-1]) if form in text}
+    if len(words) > _MAX_WORDS and found:
+        return "[redacted: the exception repeats a request of too many words to take out one by one]"
+    if found:
+        longest_first = sorted(found, key=len, reverse=True)
+        text = re.sub("|".join(map(re.escape, longest_first)), "[redacted]", text)
     return text
+
+
+def is_broken_json(call: Call, error: BaseException) -> bool:
+    """Say whether the app failed because the body is no JSON: that is the client's mistake, whatever type it declared."""
+    if not isinstance(error, ValueError | RecursionError):
+        return False
+    body = call.body or b"".join(call.seen)
+    if not body:
+        return False
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _strings(body: bytes) -> set[str]:
     found: set[str] = set()
     try:
         pending = [json.loads(body)]
-    except ValueError:
+    except (ValueError, RecursionError):
         text = body.decode("utf-8", "replace")
         return {*_SEPARATORS.split(text), *_SEPARATORS.split(unquote_plus(text))}
     while pending:

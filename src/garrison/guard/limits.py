@@ -2,8 +2,9 @@
 
 By address before anything else is known of the request, IPv6 by /64 and by /48 with 16 times the quota, since whoever
 has a /48 has 65,536 networks. By principal once it is known, or address when anonymous. A rule's own limits are
-counted for its route alone. 429 says when to come back: `Retry-After`, and `RateLimit` with `RateLimit-Policy`
-(draft-ietf-httpapi-ratelimit-headers). Counted in this process; several without a common store take 1/N each.
+counted for its route alone, and for all methods of it that share them together: HEAD is no second budget. 429 says
+when to come back: `Retry-After`, and `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+Counted in this process; several without a common store take 1/N each.
 """
 
 import math
@@ -13,8 +14,9 @@ from garrison.core.durations import Limit
 from garrison.core.network import bucket
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.layer import BeforeLayer, Check
-from garrison.guard.limit_table import Limiter, LimitTable
+from garrison.guard.limit_table import Limiter, LimitTable, shared
 from garrison.guard.settings import GuardSettings
+from garrison.policy.inventory import Route
 from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer, Header
 from garrison.wire.call import Call
@@ -22,6 +24,7 @@ from garrison.wire.problem import problem
 
 AGGREGATE_FACTOR = 16
 _MOST_PREBUILT = 4096
+_CACHE = 4096
 
 
 def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
@@ -29,7 +32,16 @@ def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
     limit = settings.limit_address
     near = table.limiter(limit, share=settings.share)
     wide = table.limiter(Limit(limit.count * AGGREGATE_FACTOR, limit.period_s), share=settings.share)
-    policy = _policy("address", near)
+    policy = _policy("address", near.limit)
+    aggregates: dict[str, str] = {}
+
+    def aggregate_of(network: str, peer: str) -> str:
+        found = aggregates.get(network)
+        if found is None:
+            if len(aggregates) >= _CACHE:
+                aggregates.clear()
+            found = aggregates[network] = bucket(peer, v6_prefix=48)
+        return found
 
     def check_address(call: Call) -> Answer | None:
         network = call.network
@@ -37,7 +49,7 @@ def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
         if left < 0.0:
             return refused(call, left, "address", policy)
         if ":" in network:
-            left = wide.take(bucket(call.peer, v6_prefix=48), call.boot)
+            left = wide.take(aggregate_of(network, call.peer), call.boot)
             if left < 0.0:
                 return refused(call, left, "address", policy)
         return None
@@ -48,19 +60,19 @@ def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
 def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
     """Return the check that counts the app's own routes by principal, or by address when anonymous."""
     limiter = table.limiter(settings.limit_api, share=settings.share)
-    policy = _policy("api", limiter)
+    policy = _policy("api", limiter.limit)
     prebuilt = tuple(
         (policy, (b"ratelimit", b'"api";r=%d' % remaining))
         for remaining in range(min(limiter.limit.count, _MOST_PREBUILT) + 1)
     )
     last = len(prebuilt) - 1
-    interval_s = limiter.period_s / limiter.limit.count
+    take, remaining_of = limiter.take, limiter.remaining
 
     def check_api(call: Call) -> Answer | None:
-        left = limiter.take(call.principal.id or call.network, call.boot)
+        left = take(_who(call), call.boot)
         if left < 0.0:
             return refused(call, left, "api", policy)
-        remaining = int(left / interval_s + 1e-9)
+        remaining = remaining_of(left)
         call.response_headers.extend(
             prebuilt[remaining] if remaining <= last else (policy, (b"ratelimit", b'"api";r=%d' % remaining))
         )
@@ -70,19 +82,33 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
 
 
 def route_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Rule], Sequence[Check]]:
-    """Return what makes the checks of a rule's own limits; each call makes buckets of its own."""
+    """Return what makes the check of a rule's own limits, counted for each route by principal or address.
+
+    Every method has a decision of its own, so what counts is the route behind it, and which limits: two lines that
+    give the same ones to two methods of one route give them once.
+    """
+    known: dict[tuple[Limit, ...], dict[Route, tuple[Limiter, ...]]] = {}
 
     def checks_of(rule: Rule) -> Sequence[Check]:
-        return tuple(check_route(table.limiter(limit, share=settings.share)) for limit in rule.limits)
+        limits = rule.limits
+        if not limits:
+            return ()
+        by_route = known.setdefault(limits, {})
+        policies = tuple(_policy("route", shared(limit, settings.share)) for limit in limits)
 
-    def check_route(limiter: Limiter) -> Check:
-        policy = _policy("route", limiter)
+        def check_route(call: Call) -> Answer | None:
+            route = call.route.route
+            limiters = by_route.get(route)
+            if limiters is None:
+                limiters = by_route[route] = tuple(table.limiter(limit, share=settings.share) for limit in limits)
+            who = _who(call)
+            for limiter, policy in zip(limiters, policies, strict=True):
+                left = limiter.take(who, call.boot)
+                if left < 0.0:
+                    return refused(call, left, "route", policy)
+            return None
 
-        def check(call: Call) -> Answer | None:
-            left = limiter.take(call.principal.id or call.network, call.boot)
-            return refused(call, left, "route", policy) if left < 0.0 else None
-
-        return check
+        return (check_route,)
 
     return checks_of
 
@@ -94,7 +120,7 @@ def endpoint_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Endp
         if endpoint.limit is None:
             return ()
         limiter = table.limiter(endpoint.limit, share=settings.share)
-        policy = _policy("endpoint", limiter)
+        policy = _policy("endpoint", limiter.limit)
 
         def check(call: Call) -> Answer | None:
             left = limiter.take(call.network, call.boot)
@@ -116,6 +142,13 @@ def refused(call: Call, left: float, name: str, policy: Header) -> Answer:
     return problem("rate_limited", call.request_id, headers=headers)
 
 
-def _policy(name: str, limiter: Limiter) -> Header:
-    limit = limiter.limit
+def _who(call: Call) -> str:
+    """Return what the caller is counted under. Our ids equal no address and no other id; a foreign subject may."""
+    principal = call.principal
+    if principal.kind == "foreign":
+        return f"foreign {principal.issuer} {principal.id}"
+    return principal.id or call.network
+
+
+def _policy(name: str, limit: Limit) -> Header:
     return (b"ratelimit-policy", f'"{name}";q={limit.count};w={max(1, round(limit.period_s))}'.encode())

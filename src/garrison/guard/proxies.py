@@ -62,7 +62,8 @@ def proxies_layer(settings: GuardSettings) -> BeforeLayer:
             return problem("bad_request", call.request_id, detail="Forwarded and X-Forwarded-For disagree")
         client = client_x if hops_x is not None else client_f
         proto = headers.get(b"x-forwarded-proto", b"").decode("latin-1").rpartition(",")[2].strip().lower()
-        proto_f = elements[-1].get("proto", "").lower() if elements else ""
+        # Only the family that names the client says how it came: the other one may be the client's own.
+        proto_f = elements[-1].get("proto", "").lower() if elements and hops_x is None else ""
         if proto and proto_f and proto != proto_f:
             return problem("bad_request", call.request_id, detail="Forwarded and X-Forwarded-Proto disagree")
         proto = proto or proto_f

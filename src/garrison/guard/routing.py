@@ -8,8 +8,6 @@ run. A route that appeared after start is undecided: 401, or 403 when signed in,
 from collections.abc import Callable
 from urllib.parse import quote
 
-import structlog
-
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.plan import Plan
 from garrison.policy.decide import Decision
@@ -17,8 +15,6 @@ from garrison.policy.match import Matcher
 from garrison.wire.answer import Answer, Scope
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
-
-_log = structlog.get_logger("garrison")
 
 
 def routing_layer(
@@ -50,14 +46,13 @@ def routing_layer(
             decision = meaning.decision
             call.route = decision
             call.plan = decision.plan  # type: ignore[union-attr]
-            call.params = meaning.params  # type: ignore[assignment]
+            call.params = meaning.params
             call.values = meaning.values
             return None
         if outcome == "redirect":
             call.plan = redirect
             return None
         if has_late(scope):
-            _log.warning("undecided_route", request_id=call.request_id, method=call.method)
             call.route, call.plan = late, late.plan
             return None
         if outcome == "method":

@@ -58,19 +58,35 @@ class Streams:
         """Cut what has expired by `now` (Unix seconds), or everything when the view is not to be trusted."""
         for calls in list(self._by_account.values()):
             for call in list(calls):
-                if not trusted or call.credential.expires_at <= now:
+                if call.cut:  # the app went on after the first time
+                    _again(call)
+                elif not trusted or call.credential.expires_at <= now:
                     _cut(call)
 
-    def _on_news(self, kind: str, subject: str, _version: int) -> None:
-        table = self._by_account if kind == "account" else self._by_session
-        for call in list(table.get(subject, ())):
-            _cut(call)
+    def _on_news(self, kind: str, subject: str, version: int) -> None:
+        """Cut what rests on an older version; who came back after the change and before its news stays."""
+        of_account = kind == "account"
+        for call in list((self._by_account if of_account else self._by_session).get(subject, ())):
+            credential = call.credential
+            if (credential.account_version if of_account else credential.session_version) < version:
+                _cut(call)
 
 
 def _cut(call: Call) -> None:
     task = call.task
     if task is not None and not call.cut:
         call.cut = True
-        loop = task.get_loop()
+        _again(call)
+
+
+def _again(call: Call) -> None:
+    if call.task is not None:
+        loop = call.task.get_loop()
         if not loop.is_closed():
-            loop.call_soon_threadsafe(task.cancel)
+            loop.call_soon_threadsafe(_cancel, call)
+
+
+def _cancel(call: Call) -> None:
+    """Cancel the stream's task, unless the stream ended meanwhile: the task may be serving something else by now."""
+    if call.task is not None:
+        call.task.cancel()

@@ -65,7 +65,7 @@ class IdentitySettings:
     """Failed sign-ins of one account from all unknown devices together, before further ones are delayed."""
     account_delay_max_s: float = 30.0
     """The longest delay. Never a lock: a stranger must not be able to keep the owner out."""
-    max_delayed: int = 512
+    max_delayed: int = 2048
     """Most sign-ins of one process that wait out a delay at a time; what comes beyond is told to come back."""
 
     password_cost: PasswordCost = PasswordCost()

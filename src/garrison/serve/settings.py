@@ -9,13 +9,23 @@ import difflib
 import os
 import re
 import secrets as random_secrets
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from garrison.core.durations import Limit, parse_duration, parse_limit
@@ -30,6 +40,10 @@ PROCESSES = "GARRISON_PROCESSES"
 """Set by `garrison serve` for its workers: how many share the limits."""
 SECRET_FILE = Path("var/secret")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_ISSUER = re.compile(
+    r"https?://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?",
+    re.ASCII | re.IGNORECASE,
+)
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])", re.ASCII)
 _LOOPBACK_NAMES = frozenset({"localhost"})
 T = TypeVar("T")
@@ -75,7 +89,7 @@ class Settings(BaseModel):
     limit_oauth_token_failed: Limit = Limit(20, 900)
     password_cost: PasswordCost = PasswordCost()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    processes: int = 1
+    processes: int = Field(default=1, ge=1)
 
     _port: int = PrivateAttr(8000)
     _directory: Path = PrivateAttr(Path())
@@ -85,29 +99,37 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SettingsError(_problems(error)) from None
+            raise SettingsError(self._all_problems(_problems(error), values)) from None
         problems = self._cross_checks()
         if problems:
             raise SettingsError(problems)
 
+    def _all_problems(self, problems: list[tuple[str, str]], values: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return `problems` and those among the values that are right by themselves: everything is told at once."""
+        wrong = {name for name, _ in problems}
+        try:
+            super().__init__(**{name: value for name, value in values.items() if _name(name) not in wrong})
+        except ValidationError:
+            return problems
+        if _name("session_max") in wrong:
+            wrong.add(_name("session_idle"))
+        return [*problems, *(one for one in self._cross_checks() if one[0] not in wrong)]
+
     # Reading text
 
-    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", "health_networks", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value)
 
     @field_validator("trusted_proxies", "health_networks", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
-        if not isinstance(value, tuple | list):
-            return value
-        return tuple(
-            _parsed(parse_network, one, "write networks as CIDR, for example 10.0.0.0/8 or ::1, without host bits")
-            if isinstance(one, str)
-            else one
-            for one in value
-        )
+        parts = _parts(value)
+        if not isinstance(parts, tuple | list):
+            return parts
+        help_text = "write networks as CIDR, for example 10.0.0.0/8 or ::1, without host bits, IPv4 ones as IPv4"
+        return tuple(_parsed(parse_network, one, help_text) if isinstance(one, str) else one for one in parts)
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -138,11 +160,8 @@ class Settings(BaseModel):
             or not parts.hostname
             or parts.query
             or parts.fragment
-            or parts.username is not None
-            or "?" in value
-            or "#" in value
-            or not value.isascii()
-            or " " in value
+            or _ISSUER.fullmatch(value) is None
+            or _parsed(lambda split: split.port, parts, _ISSUER_HELP) == 0
         ):
             raise _problem(_ISSUER_HELP)
         if parts.scheme == "http" and not (parts.hostname in _LOOPBACK_NAMES or is_loopback(parts.hostname)):
@@ -316,17 +335,20 @@ def load_settings(
     environment = os.environ if environ is None else environ
     where = directory if directory is not None else Path()
     file = where / ".env"
-    written = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    problems: list[tuple[str, str]] = []
+    written: Mapping[str, str | None] = {}
+    try:
+        written = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    except (OSError, UnicodeError):
+        problems.append((".env", "cannot be read as UTF-8 text"))
     named = {name: value for name, value in written.items() if name.startswith(PREFIX) and value is not None}
     named |= {name: value for name, value in environment.items() if name.startswith(PREFIX)}
     known = set(Settings.model_fields)
-    problems = [
-        (name, _unknown(name, known)) for name in sorted(named) if name.removeprefix(PREFIX).lower() not in known
-    ]
-    values = {name.removeprefix(PREFIX).lower(): value for name, value in named.items()}
-    values = {name: value for name, value in values.items() if name in known}
+    fields = {_name(field): field for field in known}
+    problems.extend((name, _unknown(name, known)) for name in sorted(named) if name not in fields)
+    values = {fields[name]: value for name, value in named.items() if name in fields}
     chosen = environment.get("PORT", "") if port is None else str(port)
-    if chosen and not (chosen.isascii() and chosen.isdigit() and 0 < int(chosen) < 65_536):
+    if chosen and not (chosen.isascii() and chosen.isdigit() and len(chosen) < 6 and 0 < int(chosen) < 65_536):
         problems.append(("PORT", "write a port number, 1 to 65535"))
         chosen = ""
     try:
@@ -351,19 +373,30 @@ def _development_secret(file: Path) -> str:
     else:
         with os.fdopen(descriptor, "w") as opened:
             opened.write(random_secrets.token_urlsafe(48) + "\n")
-    for _ in range(50):  # whoever created it may be about to write
-        text = file.read_text().strip()
+    text = ""
+    for _ in range(200):  # whoever created it may be about to write
+        try:
+            text = file.read_text().strip()
+        except (OSError, UnicodeError):
+            raise SettingsError([(_name("secret"), f"{SECRET_FILE} cannot be read")]) from None
         if text:
             break
+        time.sleep(0.01)
     if len(text.encode()) < MIN_SECRET_BYTES:
         raise SettingsError([(_name("secret"), f"{SECRET_FILE} does not hold a secret of {MIN_SECRET_BYTES} bytes")])
     return text
 
 
 def _problems(error: ValidationError) -> list[tuple[str, str]]:
-    """Return variable and what to do. `msg` of our own errors says it; pydantic's own say what is allowed."""
-    found = error.errors(include_input=False, include_context=False, include_url=False)
-    return [(_name(str(one["loc"][0])) if one["loc"] else PREFIX, _sentence(one["msg"])) for one in found]
+    """Return each variable and what to do. `msg` of our own errors says it; pydantic's own say what is allowed."""
+    found: dict[str, str] = {}
+    for one in error.errors(include_input=False, include_context=False, include_url=False):
+        found.setdefault(_name(str(one["loc"][0])) if one["loc"] else PREFIX, _sentence(one["msg"]))
+    return list(found.items())
+
+
+def _parts(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _sentence(message: str) -> str:

@@ -118,9 +118,6 @@ class FastAPITree(StarletteAdapter):
 
     def _lock_candidate(self, one: Any) -> None:
         if isinstance(one, _INCLUDED):
-            for route in one.original_router.routes:
-                self._lock_late(route)
-            self._watch(one.original_router)
             self._lock_copies(one)
             return
         self._lock_late(one.original_route)

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 
 from garrison.core.errors import PolicyError
+from garrison.guard.failures import is_broken_json
 from garrison.policy.decide import Decisions
 from garrison.policy.inventory import Branch, Node
 from garrison.policy.inventory import Route as Leaf
@@ -320,9 +321,11 @@ def _handlers(endpoint: Any) -> dict[str, Any]:
     return {name: handler for name, handler in found.items() if handler is not None}
 
 
-async def _failed(request: Request, _error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     """Say that something broke, and nothing of it; the guard, to which the exception goes on, logs it."""
     call = request.scope.get("garrison")
+    if isinstance(call, Call) and is_broken_json(call, error):
+        return response_of(problem("bad_body", call.request_id))
     return response_of(problem("internal", call.request_id if isinstance(call, Call) else ""))
 
 

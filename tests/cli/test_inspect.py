@@ -1,0 +1,119 @@
+"""`garrison check` and `routes` on apps that are made in other ways than one would wish."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import PRODUCTION, run
+
+OPEN = """
+from fastapi import FastAPI
+from garrison import Garrison, public
+
+app = FastAPI()
+
+@app.get("/open")
+@public
+async def open_(): return 1
+"""
+TWICE = OPEN + "\n@app.get('/twice')\n@public\n@public\nasync def twice(): return 1\n"
+OWN_SETTINGS = (
+    OPEN
+    + """
+from garrison.serve.settings import Settings
+Garrison(settings=Settings(
+    env="production", issuer="https://api.example.com", secret="s" * 40, email_verification="optional",
+)).protect(app)
+"""
+)
+
+
+def paths(directory: Path, target: str, **environment: str) -> set[str]:
+    done = run(directory, "routes", target, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    return {one["path"] for one in json.loads(done.stdout)["routes"]}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "open.py").write_text(OPEN)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["check", "routes"])
+def test_no_file_is_written_not_even_pythons_caches(directory: Path, command: str) -> None:
+    before = sorted(directory.rglob("*"))
+    assert run(directory, command, "open:app").returncode == 0
+    assert sorted(directory.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["check", "routes"])
+def test_what_an_app_prints_while_imported_is_not_in_the_document(directory: Path, command: str) -> None:
+    (directory / "noisy.py").write_text("print('starting up')\n" + OPEN)
+    done = run(directory, command, "noisy:app", "--json")
+    assert isinstance(json.loads(done.stdout), dict)
+    assert "starting up" in done.stderr
+
+
+def test_an_app_that_decides_twice_is_a_finding_in_the_document(directory: Path) -> None:
+    (directory / "twice.py").write_text(TWICE)
+    done = run(directory, "check", "twice:app", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["refusals"] == ["twice is decided twice: one decorator is enough"]
+    assert set(found) == {"undecided", "refusals", "warnings", "routes"}
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "routes"])
+@pytest.mark.parametrize("made", ["def app(): return FastAPI()", "app = 3", "async def app(scope): pass"])
+def test_what_is_no_asgi_app_is_wrong_use_and_never_an_app_without_routes(
+    directory: Path, command: str, made: str
+) -> None:
+    (directory / "made.py").write_text(f"from fastapi import FastAPI\n{made}\n")
+    done = run(directory, command, "made:app")
+    assert done.returncode == 2
+    assert "no ASGI app" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("int('x')", "ValueError"), ("import not_installed", "not_installed"), ("def f(:", "SyntaxError")],
+)
+def test_what_breaks_in_the_apps_own_module_is_shown_with_its_place(directory: Path, text: str, shown: str) -> None:
+    (directory / "broken.py").write_text(text + "\n")
+    done = run(directory, "check", "broken:app")
+    assert done.returncode == 1
+    assert shown in done.stderr
+    assert "broken.py" in done.stderr
+    assert f"{os.sep}garrison{os.sep}cli{os.sep}" not in done.stderr
+    assert done.stderr.endswith("garrison: importing broken failed, as above\n")
+
+
+def test_which_environment_it_is_is_read_where_the_server_reads_it(directory: Path) -> None:
+    assert "/docs" in paths(directory, "open:app")
+    assert "/docs" not in paths(directory, "open:app", GARRISON_ENV="production")
+    (directory / ".env").write_text("GARRISON_ENV=production\nGARRISON_EMAIL_VERIFICATION=optional\n")
+    assert "/docs" not in paths(directory, "open:app")
+    assert "/docs" in paths(directory, "open:app", GARRISON_ENV="development")
+    warnings = json.loads(run(directory, "check", "open:app", "--json").stdout)["warnings"]
+    assert any("EMAIL_VERIFICATION" in text for text in warnings)
+    (directory / "own.py").write_text(OWN_SETTINGS)
+    assert "/docs" not in paths(directory, "own:app", GARRISON_ENV="development"), "settings made in code win"
+    wrong = run(directory, "check", "open:app", GARRISON_ENV="canary")
+    assert (wrong.returncode, "GARRISON_ENV: " in wrong.stderr, "canary" in wrong.stderr) == (1, True, False)
+
+
+def test_routes_list_our_own_too_and_check_counts_the_apps(directory: Path) -> None:
+    done = run(directory, "routes", "open:app", "--json", **PRODUCTION)
+    routes = {(one["method"], one["path"]): one for one in json.loads(done.stdout)["routes"]}
+    assert routes["POST", "/auth/sign-in"] == {
+        "method": "POST", "path": "/auth/sign-in", "rule": {"access": "public"}, "source": "Garrison",
+    }  # fmt: skip
+    assert routes["DELETE", "/auth/sessions/{id}"]["rule"] == {"access": "signed-in"}
+    assert ("GET", "/health/ready") in routes
+    assert json.loads(run(directory, "check", "open:app", "--json", **PRODUCTION).stdout)["routes"] == 1
+    (directory / "moved.py").write_text(OPEN + "Garrison(prefix='/identity').protect(app)\n")
+    assert "/identity/auth/sign-in" in paths(directory, "moved:app")

@@ -60,7 +60,11 @@ def fastapi_app() -> ASGIApp:
     return app
 
 
-_MAKERS: Mapping[str, Callable[[], ASGIApp]] = {"raw ASGI": lambda: raw, "Starlette": starlette_app, "FastAPI": fastapi_app}
+_MAKERS: Mapping[str, Callable[[], ASGIApp]] = {
+    "raw ASGI": lambda: raw,
+    "Starlette": starlette_app,
+    "FastAPI": fastapi_app,
+}
 FRAMEWORKS = tuple(_MAKERS)
 
 

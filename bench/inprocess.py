@@ -106,7 +106,12 @@ async def started(app: ASGIApp) -> AsyncIterator[None]:
     """Run the app's lifespan, and with it the guard's background work, as long as the context lasts."""
     to_app: asyncio.Queue[Message] = asyncio.Queue()
     from_app: asyncio.Queue[Message] = asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}}, to_app.get, from_app.put))  # type: ignore[arg-type]
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
+
+    async def speak() -> None:
+        await app(scope, to_app.get, from_app.put)
+
+    task = asyncio.create_task(speak())
     await to_app.put({"type": "lifespan.startup"})
     message = await from_app.get()
     if message["type"] != "lifespan.startup.complete":

@@ -47,7 +47,7 @@ class Server:
     def __enter__(self) -> "Server":
         self._directory = tempfile.TemporaryDirectory(prefix="garrison-bench-")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
-        self._log = open(Path(self._directory.name) / "log", "w+")  # noqa: SIM115 - open as long as the server runs
+        self._log = open(Path(self._directory.name) / "log", "w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.server", *self._arguments, str(self.port)],
             cwd=self._directory.name,
@@ -78,7 +78,9 @@ class Server:
         """The process whose CPU time is the server's."""
         return self._process.pid
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, str], bytes]:
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Send one request on a connection of its own; return status, headers (lower case) and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:

@@ -82,7 +82,8 @@ def test_the_readmes_refusal_is_the_real_one(tmp_path: Path) -> None:
 
     (tmp_path / "main.py").write_text(
         "from fastapi import FastAPI\nfrom garrison import public\n\napp = FastAPI()\n\n\n\n"
-        '@app.get("/invoices/{id}")\nasync def invoice(id: int): return {"id": id}\n'
+        '@app.get("/invoices/{id}")\nasync def invoice(id: int): return {"id": id}\n\n'
+        "from garrison import Garrison\nGarrison().protect(app)\n"
     )
     done = subprocess.run([GARRISON, "serve", "main:app"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1

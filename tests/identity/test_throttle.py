@@ -221,3 +221,15 @@ async def test_delayed_sign_ins_are_bounded(open_process: OpenProcess) -> None:
         await guess(process, "198.51.0.1")
         replies = await asyncio.gather(*(guess(process, f"198.51.{n}.1") for n in range(1, 7)))
         assert sorted(status for (status,) in replies) == [401] * 2 + [503] * 4
+
+
+async def test_those_delayed_at_one_account_take_no_places_of_another(open_process: OpenProcess) -> None:
+    slow = {"account_free": Limit(1, 900), "account_delay_max_s": 0.3}
+    async with open_process(**slow, max_delayed_account=2, max_delayed=100) as process:
+        await Client(process).sign_up(EMAIL)
+        await guess(process, "198.51.0.1")
+        decoys = [asyncio.create_task(guess(process, f"198.51.{n}.1", email="decoy@example.com")) for n in range(1, 12)]
+        await asyncio.sleep(0.05)
+        assert await signs_in(process, "203.0.113.9") == 200
+        statuses = [status for (status,) in await asyncio.gather(*decoys)]
+        assert statuses.count(503) >= 6

@@ -66,7 +66,7 @@ def test_what_the_guard_stands_on_is_there_in_this_version(version: str, tmp_pat
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

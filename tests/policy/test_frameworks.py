@@ -380,6 +380,17 @@ def test_a_hidden_route_is_refused_naming_both() -> None:
     assert "GET /tasks/{id}" in said
 
 
+def test_a_front_end_behind_a_route_of_one_segment_is_not_hidden(directory: Path) -> None:
+    (directory / "files" / "deep").mkdir(parents=True)
+    (directory / "files" / "deep" / "file.txt").write_text("file")
+    app = FastAPI()
+    app.get("/{page}")(public(_paged))
+    app.frontend("/", directory="files")
+    client = client_of(app, ("* /**", public))
+    assert client.get("/page").json() == "page"
+    assert client.get("/deep/file.txt").text == "file"
+
+
 def test_a_route_hidden_by_a_mount_is_refused_naming_both() -> None:
     app = FastAPI()
     app.mount("/tasks", Router([Route("/known", public(_request()))]))

@@ -236,6 +236,27 @@ def test_a_late_front_end_is_not_served(directory: Path) -> None:
     assert client.get("/in/file.txt").text == "file"
 
 
+@pytest.mark.parametrize("make", [FastAPI, Starlette])
+def test_another_router_of_a_mounted_app_never_runs(make: Any) -> None:
+    ran = Ran()
+    inner, other, outer = make(), APIRouter(), FastAPI()
+    inner.router.add_route("/x", public(raw_answer("known", ran)))
+    outer.mount("/in", inner)
+    client = client_of(outer)
+    assert client.get("/in/x").status_code == 200
+    assert isinstance(inner, make)
+    for path in ("/x", "/y"):
+        other.add_route(path, raw_answer("late", ran))
+    inner.router = other
+    inner.middleware_stack = None
+    assert client.get("/in/x").status_code == 403
+    assert client.get("/in/y").status_code == 401
+    other.add_route("/z", raw_answer("later", ran))
+    assert client.get("/in/z").status_code == 401
+    assert past_the_guard(outer).get("/in/y").status_code == 403
+    assert [label for label, _ in ran.calls] == ["known"]
+
+
 def test_a_late_default_never_runs() -> None:
     ran = Ran()
     app = Starlette(routes=[Route("/open", public(raw_answer("open", ran)))])

@@ -217,6 +217,18 @@ def test_an_unknown_variable_like_no_other_is_refused(tmp_path: Path) -> None:
     assert problems(tmp_path, {"ZZZ": "x"}) == {"ZZZ": "is no setting"}
 
 
+def test_an_origin_is_kept_as_browsers_send_it() -> None:
+    origins = Settings(
+        allowed_origins="https://a.example:443,http://[::1]:80,https://b.example:80,http://c.example:443"
+    )
+    assert origins.allowed_origins == (
+        "https://a.example",
+        "http://[::1]",
+        "https://b.example:80",
+        "http://c.example:443",
+    )
+
+
 def test_in_code_a_misspelt_setting_is_refused_too() -> None:
     with pytest.raises(SettingsError, match="GARRISON_LIMIT_APY"):
         Settings(limit_apy="5/minute")
@@ -258,11 +270,15 @@ def test_a_duration_made_in_code_cannot_be_nothing(value: Any) -> None:
         ("ALLOWED_ORIGINS", "null"),
         ("ALLOWED_ORIGINS", "app.example.com"),
         ("ALLOWED_ORIGINS", "https://app.example.com/"),
+        ("ALLOWED_ORIGINS", "https://app.example.com:99999"),
+        ("ALLOWED_ORIGINS", "https://app.example.com:0"),
         ("TRUSTED_PROXIES", "10.0.0.1/8"),
         ("TRUSTED_PROXIES", "::ffff:10.0.0.0/104"),
         ("TRUSTED_PROXIES", "*"),
         ("DATABASE_URL", "sqlite:///"),
         ("DATABASE_URL", "sqlite://"),
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("DATABASE_URL", "sqlite:///var/garrison.db?mode=ro"),
         ("PROCESSES", "0"),
         ("PROCESSES", "-2"),
         ("PASSWORD_COST", "m=1,t=1,p=1"),
@@ -475,6 +491,23 @@ def test_mistakes_in_the_file_are_told_like_any_other(tmp_path: Path) -> None:
     found = problems(tmp_path, {})
     assert set(found) == {"LIMIT_API", "NOTHING", "ENV"}
     assert "canary" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "line", ['GARRISON_ENV="production', "GARRISON_ENV='production\"", "GARRISON_ENV: production", "set GARRISON_ENV=x"]
+)
+def test_a_line_of_the_file_that_cannot_be_read_is_never_passed_over(line: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"# GARRISON_ENV\nsomebody else's line\n\nOTHER=x\n{line}\nGARRISON_LEEWAY=5\n")
+    found = problems(tmp_path, {})
+    assert set(found) == {".env"}
+    assert found[".env"].startswith("line 5 ")
+    assert "production" not in found[".env"]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\r\n", b"export "])
+def test_the_first_line_of_the_file_counts_however_it_was_saved(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(start + b"GARRISON_AUDIENCE=tasks\r\nGARRISON_LEEWAY=5\r\n")
+    assert (load(tmp_path).audience, load(tmp_path).leeway) == ("tasks", 5)
 
 
 def test_nothing_in_the_file_is_expanded(tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ def load_guarded(target: str) -> tuple[Any, Garrison]:
     guard = guard_of(app)
     if isinstance(guard, Garrison):
         return app, guard
+    say(
+        f"garrison: {target} does not call Garrison().protect(app): only `garrison serve` guards it. Under uvicorn, or "
+        "in a test client, it is OPEN."
+    )
     guard = Garrison()
     return guard.protect(app), guard
 

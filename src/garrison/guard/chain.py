@@ -53,7 +53,10 @@ class Chain:
         self._refusals = refusals
 
     async def http(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Guard one HTTP request: answer it ourselves, or let `inner` answer it."""
+        """Guard one HTTP request: answer it ourselves, or let `inner` answer it.
+
+        Whatever the app does, the client gets a whole answer or a closed connection.
+        """
         if scope["path"] in self._infrastructure:
             await self._health(scope, receive, send)
             return
@@ -90,8 +93,35 @@ class Chain:
             answer = problem("internal", call.request_id)
         if answer is not None:
             await self._answer(call, answer, send)
-        else:
-            await self._run(call, inner, receive, send)
+            return
+        guarded_send = self._way_out(call, send)
+        self._grant(call)
+        try:
+            await inner(scope, receive, guarded_send)
+        except asyncio.CancelledError:
+            if not call.cut:
+                raise
+            _uncancel()
+            call.replaced = problem("invalid_token", call.request_id)
+        except BodyTooLarge:
+            pass
+        except Exception as error:
+            if call.gone:  # whatever the app raises then is no failure, and nobody is there to be answered
+                pass
+            elif call.replaced is None and is_broken_json(call, error):
+                call.replaced = problem("bad_body", call.request_id)
+            elif call.replaced is None:
+                log_failure("failed", call, error)
+                if _in_process_client(call):
+                    raise
+                call.replaced = problem("internal", call.request_id)
+        finally:
+            if call.task is not None:
+                self._streams.close(call)
+            call.plan.count(call.status)
+            call.scope = ENDED
+        if call.replaced is not None and not call.started:
+            await self._answer(call, call.replaced, send)
 
     async def websocket(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one web socket: refuse the handshake, or let `inner` accept it."""
@@ -187,13 +217,12 @@ class Chain:
         scope["user"] = call.principal
         call.granted = call.plan.grants
 
-    async def _run(self, call: Call, inner: ASGIApp, receive: Receive, send: Send) -> None:
-        """Let the app answer; whatever it does, the client gets a whole answer or a closed connection."""
+    def _way_out(self, call: Call, send: Send) -> Send:
+        """Return the `send` that the app gets: its answer with our headers, and registered if it is a stream."""
         plan: Plan = call.plan
         credential = call.credential
         header_sets = plan.headers if credential is None else plan.personal_headers
         streams = self._streams
-
         takes_lines = takes_header_lines(send)
 
         def guarded_send(message: Message) -> Awaitable[None]:
@@ -227,33 +256,7 @@ class Chain:
                         streams.open(call)
             return send(message)
 
-        self._grant(call)
-        try:
-            await inner(call.scope, receive, guarded_send)
-        except asyncio.CancelledError:
-            if not call.cut:
-                raise
-            _uncancel()
-            call.replaced = problem("invalid_token", call.request_id)
-        except BodyTooLarge:
-            pass
-        except Exception as error:
-            if call.gone:  # whatever the app raises then is no failure, and nobody is there to be answered
-                pass
-            elif call.replaced is None and is_broken_json(call, error):
-                call.replaced = problem("bad_body", call.request_id)
-            elif call.replaced is None:
-                log_failure("failed", call, error)
-                if _in_process_client(call):
-                    raise
-                call.replaced = problem("internal", call.request_id)
-        finally:
-            if call.task is not None:
-                streams.close(call)
-            plan.count(call.status)
-            call.scope = ENDED
-        if call.replaced is not None and not call.started:
-            await self._answer(call, call.replaced, send)
+        return guarded_send
 
     async def _answer(self, call: Call, answer: Answer, send: Send) -> None:
         """Send an answer of our own with the headers of its plan; count it if it is a refusal."""

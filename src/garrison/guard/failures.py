@@ -56,7 +56,7 @@ def redacted(text: str, call: Call) -> str:
 
 
 def is_broken_json(call: Call, error: BaseException) -> bool:
-    """Say whether the app failed because the body is no JSON: that is the client's mistake, whatever type it declared."""
+    """Say whether the app failed because the body is no JSON: the client's mistake, whatever type it declared."""
     if not isinstance(error, ValueError | RecursionError):
         return False
     body = call.body or b"".join(call.seen)

@@ -35,20 +35,22 @@ def routing_layer(
             raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
         elif b"?" in raw:  # servers disagree on whether the query is part of it
             raw = raw.partition(b"?")[0]
-        method = call.method if call.kind == "http" else "WS"
+        kind = call.kind
+        method = call.method if kind == "http" else "WS"
         host = _host(call) if has_hosts else call.host
-        meaning = meaning_of(call.kind, method, raw, root_path(scope), host)  # type: ignore[arg-type]
-        outcome = meaning.outcome
-        if outcome == "bad_path" or (meaning.path != scope["path"] and outcome != "missing"):
-            return problem("bad_path", call.request_id)
-        call.path = meaning.path
-        if outcome == "found":
+        meaning = meaning_of(kind, method, raw, root_path(scope), host)  # type: ignore[arg-type]
+        outcome, path = meaning.outcome, meaning.path
+        if outcome == "found" and path == scope["path"]:
             decision = meaning.decision
+            call.path = path
             call.route = decision
             call.plan = decision.plan  # type: ignore[union-attr]
             call.params = meaning.params
             call.values = meaning.values
             return None
+        if outcome == "bad_path" or (path != scope["path"] and outcome != "missing"):
+            return problem("bad_path", call.request_id)
+        call.path = path
         if outcome == "redirect":
             call.plan = redirect
             return None

@@ -67,6 +67,8 @@ class IdentitySettings:
     """The longest delay. Never a lock: a stranger must not be able to keep the owner out."""
     max_delayed: int = 2048
     """Most sign-ins of one process that wait out a delay at a time; what comes beyond is told to come back."""
+    max_delayed_account: int = 256
+    """Most of them at one account, so that guessing at one does not take the places of all others."""
 
     password_cost: PasswordCost = PasswordCost()
     hash_threads: int | None = None

@@ -1,7 +1,8 @@
 """The edge's way of beginning an answer: the app's header fields checked as uvicorn does, the guard's as one block.
 
 uvicorn's `send`, written out for the first message alone, with one line more; a test holds that without a block both
-write the same bytes. No access log: `garrison serve` has none of uvicorn's (RFC 9110 section 5.5, RFC 9112 section 5; CWE-113).
+write the same bytes. No access log: `garrison serve` has none of uvicorn's (RFC 9110 section 5.5, RFC 9112 section 5;
+CWE-113).
 """
 
 from collections.abc import Awaitable

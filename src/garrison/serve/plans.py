@@ -12,7 +12,7 @@ from garrison.core.errors import PolicyError
 from garrison.guard.endpoint import Endpoint
 from garrison.policy.decide import Decision, Decisions, decide
 from garrison.policy.inventory import Branch, Route
-from garrison.policy.overlap import hidden_routes, routes_over
+from garrison.policy.overlap import hidden_routes, routes_over, unnarrowed
 from garrison.policy.table import Policy
 from garrison.serve.frameworks import Adapter
 
@@ -34,8 +34,10 @@ def inspect_app(adapter: Adapter, policy: Policy, own_paths: Iterable[str], *, d
     root = adapter.inventory(policy)
     decisions = decide(root, policy, docs=docs)
     refusals = [*decisions.refusals]
-    if adapter.framework != "ASGI":  # there the table's order is the order, and lines are meant to overlap
-        refusals.extend(hidden_routes(root, decisions))
+    is_table = adapter.framework == "ASGI"  # there the lines are the routes, and are meant to overlap
+    refusals.extend(hidden_routes(root, decisions, wholly=is_table))
+    if is_table:
+        refusals.extend(unnarrowed(root, decisions, policy))
     for path in own_paths:
         for route in routes_over(path, root):
             refusals.append(f"{route.template} of the app matches {path}, which Garrison serves; move one (prefix=)")

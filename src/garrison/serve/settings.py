@@ -6,6 +6,7 @@ input. What this version does not serve yet is a problem, too: a setting that is
 """
 
 import difflib
+import io
 import os
 import re
 import secrets as random_secrets
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -142,11 +143,12 @@ class Settings(BaseModel):
     @field_validator("allowed_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        origins = tuple(origin.lower() for origin in value)
+        origins = tuple(_as_sent(origin.lower()) for origin in value)
         if any(origin in ("*", "null") for origin in origins):
             raise _problem("name each origin: * and null would let every page act with its visitors' cookies")
-        if any(_ORIGIN.fullmatch(origin) is None for origin in origins):
-            raise _problem("write origins as scheme://host or scheme://host:port, without a path")
+        help_text = "write origins as scheme://host or scheme://host:port, without a path"
+        if any(_ORIGIN.fullmatch(one) is None or _parsed(_port_of, one, help_text) == 0 for one in origins):
+            raise _problem(help_text)
         return origins
 
     @field_validator("issuer")
@@ -206,7 +208,8 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: str) -> str:
-        if not value.startswith("sqlite:///") or len(value) <= len("sqlite:///"):
+        path = value.removeprefix("sqlite:///")
+        if path in ("", value, ":memory:") or "?" in path or "\x00" in path:
             raise _problem("this version keeps its data in SQLite: write sqlite:///var/garrison.db or another path")
         return value
 
@@ -334,14 +337,7 @@ def load_settings(
     """
     environment = os.environ if environ is None else environ
     where = directory if directory is not None else Path()
-    file = where / ".env"
-    problems: list[tuple[str, str]] = []
-    written: Mapping[str, str | None] = {}
-    try:
-        written = dotenv_values(file, interpolate=False) if file.is_file() else {}
-    except (OSError, UnicodeError):
-        problems.append((".env", "cannot be read as UTF-8 text"))
-    named = {name: value for name, value in written.items() if name.startswith(PREFIX) and value is not None}
+    named, problems = _written(where / ".env")
     named |= {name: value for name, value in environment.items() if name.startswith(PREFIX)}
     known = set(Settings.model_fields)
     fields = {_name(field): field for field in known}
@@ -363,6 +359,26 @@ def load_settings(
     return settings
 
 
+def _written(file: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Return our variables in the file, and what is wrong with it.
+
+    A line with one of ours that cannot be read is a problem. Passing it over, as dotenv does, would start development
+    where it said `GARRISON_ENV="production`.
+    """
+    try:
+        text = file.read_text("utf-8-sig") if file.is_file() else ""
+    except (OSError, UnicodeError):
+        return {}, [(file.name, "cannot be read as UTF-8 text")]
+    named: dict[str, str] = {}
+    problems: list[tuple[str, str]] = []
+    for one in parse_stream(io.StringIO(text)):
+        if one.error and PREFIX in one.original.string:
+            problems.append((file.name, f"line {one.original.line} cannot be read; write NAME=value, quotes in pairs"))
+        elif one.key is not None and one.key.startswith(PREFIX) and one.value is not None:
+            named[one.key] = one.value
+    return named, problems
+
+
 def _development_secret(file: Path) -> str:
     """Return the secret of this directory, made once: created exclusively, so that two starts agree on one."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -373,6 +389,8 @@ def _development_secret(file: Path) -> str:
     else:
         with os.fdopen(descriptor, "w") as opened:
             opened.write(random_secrets.token_urlsafe(48) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())  # what is sealed under it is durable, too
     text = ""
     for _ in range(200):  # whoever created it may be about to write
         try:
@@ -397,6 +415,16 @@ def _problems(error: ValidationError) -> list[tuple[str, str]]:
 
 def _parts(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _as_sent(origin: str) -> str:
+    """Return the origin as browsers send it: they leave out the scheme's own port (RFC 6454 section 6.2)."""
+    scheme, _, _ = origin.partition("://")
+    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
+
+
+def _port_of(origin: str) -> int | None:
+    return urlsplit(origin).port
 
 
 def _sentence(message: str) -> str:

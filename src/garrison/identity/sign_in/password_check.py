@@ -50,7 +50,8 @@ class PasswordCheck:
         self._passwords = passwords
         self._throttle = throttle
         self._max_delayed = settings.max_delayed
-        self._delayed = 0
+        self._max_delayed_account = settings.max_delayed_account
+        self._delayed: dict[bytes, int] = {}
 
     async def check(
         self, find: Find, *, password: str, peer: str, device_secret: str | None, unknown_key: str = ""
@@ -77,7 +78,7 @@ class PasswordCheck:
 
         credentials, device_id, reservation = await self._database.write(reserve)
         try:
-            await self._wait(reservation.delay_s)
+            await self._wait(reservation)
             password_hash = None if credentials is None else credentials.password_hash
             verdict = await self._passwords.verify(password_hash, password)
         except Denied:  # shed: nobody guessed anything
@@ -101,16 +102,19 @@ class PasswordCheck:
         if proof.upgraded_hash is not None and proved.password_hash is not None:
             upgrade_hash(connection, proved.id, proved.password_hash, proof.upgraded_hash)
 
-    async def _wait(self, delay_s: float) -> None:
-        if delay_s <= 0:
+    async def _wait(self, reservation: Reservation) -> None:
+        key, delayed = reservation.delay_key, self._delayed
+        if key is None or reservation.delay_s <= 0:
             return
-        if self._delayed >= self._max_delayed:
+        if delayed.get(key, 0) >= self._max_delayed_account or sum(delayed.values()) >= self._max_delayed:
             raise _overloaded()
-        self._delayed += 1
+        delayed[key] = delayed.get(key, 0) + 1
         try:
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(reservation.delay_s)
         finally:
-            self._delayed -= 1
+            delayed[key] -= 1
+            if not delayed[key]:
+                del delayed[key]
 
 
 def invalid_credentials() -> Denied:

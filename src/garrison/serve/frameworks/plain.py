@@ -1,17 +1,23 @@
-"""Any other ASGI app: it cannot be looked into, so the lines of the table are its routes."""
+"""Any other ASGI app: it cannot be looked into, so the lines of the table are its routes.
+
+A pattern that cannot be matched as it is written is refused: one that silently matched nothing would leave its requests
+to a wider line below it. So it is with converters (`{id:int}`), which are the framework's and mean nothing here.
+"""
 
 import re
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+from garrison.core.errors import PolicyError
 from garrison.policy.decide import Decisions
 from garrison.policy.inventory import WEBSOCKET_METHOD, Branch, Route
 from garrison.policy.lock import OnRefusal, locked
-from garrison.policy.table import Pattern, Policy
+from garrison.policy.table import Pattern, Policy, parameters_of
 from garrison.serve.frameworks.adapter import GUARD, Entry
 from garrison.wire.answer import ASGIApp, Receive, Scope, Send
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_WRITTEN = re.compile(r"\{[^}]*\}")
 
 
 class PlainAdapter:
@@ -33,6 +39,9 @@ class PlainAdapter:
         return _guarded(self._app, entry, owner)
 
     def inventory(self, policy: Policy) -> Branch:
+        refusals = [f"table line {line.number}: {wrong}" for line in policy.lines if (wrong := _wrong(line.pattern))]
+        if refusals:
+            raise PolicyError(*refusals)
         routes: list[Route] = []
         for line in policy.lines:
             methods = line.pattern.methods
@@ -77,16 +86,26 @@ class PlainAdapter:
         )
 
 
+def _wrong(pattern: Pattern) -> str:
+    """Return what of a pattern cannot be matched without a framework, empty if nothing."""
+    if any(":" in one for one in _WRITTEN.findall(pattern.text)):
+        return f"{pattern.text!r} has a converter, which only a framework gives a meaning to; write {{name}}"
+    names = parameters_of("/" + "/".join(pattern.segments))
+    if len(names) != len(set(names)):
+        return f"{pattern.text!r} names a parameter twice"
+    return ""
+
+
 def _regex(pattern: Pattern) -> re.Pattern[str]:
     parts: list[str] = []
     for segment in pattern.segments:
-        parameter = _PARAMETER.fullmatch(segment)
         if segment == "**":
             return re.compile("/".join(["", *parts]) + r"(?:/.*)?\Z")
-        if parameter is not None:
-            parts.append(f"(?P<{parameter[1]}>[^/]+)")
-        else:
-            parts.append("[^/]+" if segment == "*" else re.escape(segment))
+        if segment == "*":
+            parts.append("[^/]+")
+            continue
+        pieces = _PARAMETER.split(segment)  # literal, name, literal, …
+        parts.append("".join(f"(?P<{one}>[^/]+)" if at % 2 else re.escape(one) for at, one in enumerate(pieces)))
     return re.compile("/".join(["", *parts]) + r"\Z")
 
 

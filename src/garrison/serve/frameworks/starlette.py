@@ -36,6 +36,7 @@ from garrison.wire.problem import problem
 _ENDPOINT_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 _PLAIN = "__garrison_plain__"
 """Where what a lock stands before is kept: the second start of one app locks it anew."""
+_FOLLOWED = "__garrison_followed__"
 _log = structlog.get_logger("garrison")
 EVERYTHING = re.compile(r".*\Z", re.DOTALL)
 
@@ -86,6 +87,8 @@ class StarletteAdapter:
         self._known.clear()
         self._is_locked = True
         self._lock_router(self._app.router)
+        for app in self._apps[1:]:
+            self._follow(app)
 
     def has_late(self, scope: Scope) -> bool:
         if not self._late:
@@ -261,6 +264,21 @@ class StarletteAdapter:
             if router.default != router.not_found:
                 router.default = self._late_default(router.default)
             self._watch(router)
+
+    def _follow(self, app: Any) -> None:
+        """Be told when an app that is mounted gets another router, too."""
+        adapter = self
+        cls: Any = type(app)
+        if hasattr(cls, _FOLLOWED):
+            return
+
+        def set_attribute(app: Any, name: str, value: Any) -> None:
+            if name == "router":
+                adapter._exchanged(value)
+            cls.__setattr__(app, name, value)
+
+        namespace = {"__setattr__": set_attribute, _FOLLOWED: True, "__module__": cls.__module__}
+        app.__class__ = type(cls.__name__, (cls,), namespace)
 
     def _meets_late(self, router: Router, scope: MutableMapping[str, Any]) -> bool:
         """Say whether the router would come upon a late route with this request."""

@@ -384,7 +384,7 @@ def test_a_front_end_behind_a_route_of_one_segment_is_not_hidden(directory: Path
     (directory / "files" / "deep").mkdir(parents=True)
     (directory / "files" / "deep" / "file.txt").write_text("file")
     app = FastAPI()
-    app.get("/{page}")(public(_paged))
+    app.get("/{page}")(_paged)
     app.frontend("/", directory="files")
     client = client_of(app, ("* /**", public))
     assert client.get("/page").json() == "page"

@@ -162,6 +162,22 @@ def test_a_front_end_is_locked_wherever_it_was_included(directory: Path) -> None
         assert (answer.status_code, "secret" in answer.text) == (403, False), included
 
 
+@pytest.mark.skipif(not TREE, reason="before 0.137 FastAPI could not include a host")
+def test_a_raw_app_behind_a_host_is_locked_in_an_included_router() -> None:
+    for rule, status in ((public, 200), (allow(role="admin"), 403)):
+        ran = Ran()
+        app, router = FastAPI(), APIRouter()
+        router.host("a.example", RawApp(ran, "raw"))
+        app.get("/open")(public(nothing()))
+        app.include_router(router, prefix="/in")
+        rewrite = set_path("/in/x") if status == 403 else set_path("/in/y")
+        app.add_middleware(Rewriting, rewrite=rewrite)
+        client = client_of(app, ("* /in/**", rule), allowed_hosts=("a.example",))
+        path = "/open" if status == 403 else "/in/y"
+        assert client.get(path, headers={"host": "a.example"}).status_code == status
+        assert [label for label, _ in ran.calls] == (["raw"] if status == 200 else [])
+
+
 # The lock by itself
 
 

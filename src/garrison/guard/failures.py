@@ -27,7 +27,7 @@ _SEPARATORS = re.compile(r"[;=&,\s\"]+")
 def log_failure(event: str, call: Call, error: BaseException, *, code: str = "internal") -> None:
     """Write the exception of this call to the log, without what the call carried."""
     trace = traceback.TracebackException.from_exception(error, limit=-_MAX_FRAMES)
-    text = redacted("".join(trace.format())[-_MAX_TEXT:], call)
+    text = redacted(_bounded("".join(trace.format())), call)
     route = call.route.label if call.route is not None else ""
     _log.error(event, code=code, request_id=call.request_id, method=call.method, route=route, exception=text)
 
@@ -57,16 +57,19 @@ def redacted(text: str, call: Call) -> str:
 
 def is_broken_json(call: Call, error: BaseException) -> bool:
     """Say whether the app failed because the body is no JSON: the client's mistake, whatever type it declared."""
-    if not isinstance(error, ValueError | RecursionError):
-        return False
     body = call.body or b"".join(call.seen)
-    if not body:
-        return False
-    try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        return True
-    return False
+    if isinstance(error, json.JSONDecodeError):
+        return error.doc.encode("utf-8", "surrogatepass") == body
+    if isinstance(error, UnicodeDecodeError):
+        return error.object == body
+    return isinstance(error, RecursionError) and body.lstrip()[:1] in (b"[", b"{")
+
+
+def _bounded(text: str) -> str:
+    """Return the end of a long text, from the beginning of a line: half a word would not be known for a secret."""
+    if len(text) <= _MAX_TEXT:
+        return text
+    return text[-_MAX_TEXT:].partition("\n")[2]
 
 
 def _strings(body: bytes) -> set[str]:

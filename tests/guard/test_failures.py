@@ -1,0 +1,41 @@
+"""What breaks inside is told inside, without what the request carried, and what is the client's mistake is 400."""
+
+import json
+
+import pytest
+
+from garrison.guard.failures import is_broken_json, redacted
+from garrison.wire.call import Call
+
+
+def call(body: bytes = b"", **headers: str) -> Call:
+    made = Call({"type": "http", "method": "POST", "headers": [], "query_string": b""})
+    made.headers = {name.encode(): value.encode() for name, value in headers.items()}
+    made.seen = [body]
+    return made
+
+
+def test_words_of_the_request_are_taken_out_the_longest_first() -> None:
+    text = redacted("oops hunter22-long and hunter22, not mine", call(b'{"a": "hunter22", "b": "hunter22-long"}'))
+    assert text == "oops [redacted] and [redacted], not mine"
+
+
+def test_a_request_of_too_many_words_costs_the_exceptions_text_and_not_a_secret() -> None:
+    decoys = " ".join(f"decoy-{number:08}" for number in range(3000))
+    assert "hunter22" not in redacted("oops hunter22 oops", call(f"{decoys} hunter22".encode()))
+
+
+@pytest.mark.parametrize("body", [b"{not json", b"[" * 100_000, b'{"a": "\xff"}'])
+def test_a_body_that_is_no_json_is_the_clients_mistake(body: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)) as raised:
+        json.loads(body)
+    assert is_broken_json(call(body), raised.value)
+
+
+def test_the_apps_own_mistakes_stay_the_apps() -> None:
+    form = call(b"a=b&c=d")
+    for error in (ValueError("the app's"), RecursionError("the app's"), KeyError("x")):
+        assert not is_broken_json(form, error)
+    with pytest.raises(json.JSONDecodeError) as other:
+        json.loads("{another document")
+    assert not is_broken_json(form, other.value)

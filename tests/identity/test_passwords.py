@@ -181,7 +181,7 @@ async def test_a_full_queue_sheds_at_once(pool: HashPool) -> None:
     started = time.monotonic()
     with pytest.raises(Denied) as shed:
         await pool.run(lambda: None)
-    assert time.monotonic() - started < 0.05
+    assert time.monotonic() - started < 0.2, "it waited as long as one that has a place"
     assert shed.value.code == "overloaded"
     assert dict(shed.value.headers)[b"retry-after"].isdigit()
     release.set()

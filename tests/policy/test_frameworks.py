@@ -453,7 +453,8 @@ def test_a_catch_all_stands_aside_for_our_paths() -> None:
 
 def test_our_own_paths_know_no_slash_redirect() -> None:
     client = client_of(FastAPI())
-    assert client.get("/auth/session/").status_code == 404
+    answer = client.get("/auth/session/")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")  # ours: the app is not asked
     assert client.get("/auth/session").status_code == 401
 
 

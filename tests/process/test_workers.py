@@ -14,6 +14,7 @@ import pytest
 
 from tests.process.server import GARRISON, RAISED, ROOT, Server, children, person, sign_in, sign_up
 
+pytestmark = pytest.mark.alone
 WORKERS = 3
 BOUND_S = 2.0
 APP = """

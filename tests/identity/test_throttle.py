@@ -203,7 +203,7 @@ async def test_an_attack_from_everywhere_delays_and_never_refuses(open_process: 
 
 
 async def test_the_owner_gets_in_during_an_attack_from_everywhere(open_process: OpenProcess) -> None:
-    async with open_process(account_free=Limit(3, 900), account_delay_max_s=0.12) as process:
+    async with open_process(account_free=Limit(3, 900), account_delay_max_s=0.3) as process:
         owner = Client(process, peer="192.0.2.1")
         await owner.sign_up(EMAIL)
         device = (await owner.sign_in(EMAIL, deliver="token")).body["device_token"]
@@ -213,7 +213,7 @@ async def test_the_owner_gets_in_during_an_attack_from_everywhere(open_process: 
         assert await signs_in(process, "203.0.113.1", device_token=device) == 200
         assert time.monotonic() - started < 0.25, "a known device does not wait"
         assert await signs_in(process, "203.0.113.1") == 200, "an unknown one waits, and gets in"
-        assert time.monotonic() - started > 0.1
+        assert time.monotonic() - started > 0.25
 
 
 async def test_delayed_sign_ins_are_bounded(open_process: OpenProcess) -> None:

@@ -1,8 +1,8 @@
 """The edge's way of beginning an answer: the app's header fields checked as uvicorn does, the guard's as one block.
 
-uvicorn's `send`, written out for the first message alone, with one line more; a test holds that without a block both
-write the same bytes. No access log: `garrison serve` has none of uvicorn's (RFC 9110 section 5.5, RFC 9112 section 5;
-CWE-113).
+uvicorn's `send`, written out for the first message alone, with one line more; a test holds that but for the block both
+write the same bytes. Without an access log, since `garrison serve` has none of uvicorn's (RFC 9110 section 5.5,
+RFC 9112 section 5; CWE-113).
 """
 
 from collections.abc import Awaitable

@@ -55,16 +55,20 @@ def load_app(target: str) -> Any:
     return found
 
 
-def load_guarded(target: str) -> tuple[Any, Garrison]:
-    """Return the app and its guard; a bare app is protected here."""
+_OPEN = (
+    "garrison: {target} does not call Garrison().protect(app): only `garrison serve` guards it. Under uvicorn, or in a "
+    "test client, it is OPEN."
+)
+
+
+def load_guarded(target: str, *, warns: bool = False) -> tuple[Any, Garrison]:
+    """Return the app and its guard; a bare app is protected here, `warns` saying that only here it is."""
     app = load_app(target)
     guard = guard_of(app)
     if isinstance(guard, Garrison):
         return app, guard
-    say(
-        f"garrison: {target} does not call Garrison().protect(app): only `garrison serve` guards it. Under uvicorn, or "
-        "in a test client, it is OPEN."
-    )
+    if warns:
+        say(_OPEN.format(target=target))
     guard = Garrison()
     return guard.protect(app), guard
 

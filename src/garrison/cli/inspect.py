@@ -76,7 +76,7 @@ def _inspect(target: str) -> dict[str, Any]:
 
     sys.dont_write_bytecode = True  # no file is written, caches of the app's modules included
     with contextlib.redirect_stdout(sys.stderr):  # what an app prints while imported is no part of the document
-        _, guard = load_guarded(target)
+        _, guard = load_guarded(target, warns=True)
         adapter = guard.adapter
         if adapter is None:
             raise typer.Exit(FOUND)

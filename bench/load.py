@@ -6,8 +6,8 @@ raw sockets it costs about 12 µs a request, so that the server is the limit; it
 
     parent ── one JSON line a job ──▶ `python -m bench.load` ── one JSON line of figures ──▶ parent
 
-A closed loop never sleeps, it asks the kernel again and again: waking a sleeper costs the *server* up to 7 µs a request,
-and the faster it answers the less often, which would count against whatever is slower.
+A closed loop never sleeps, it asks the kernel again and again: waking a sleeper costs the *server* up to 7 µs a
+request, and the faster it answers the less often, which would count against whatever is slower.
 
 No pipelining, keep-alive always. A connection that the server closes is counted and opened again.
 """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from garrison.serve.edge_answer import EdgeAnswer
-from garrison.wire.header_lines import HEADER_LINES, takes_header_lines
+from garrison.wire.header_lines import taker_of
 
 NAMES = st.sampled_from([b"Content-Type", b"x-a", b"content-length", b"transfer-encoding", b"connection", b"bad name"])
 VALUES = st.sampled_from([b"7", b"chunked", b"CLOSE", b"keep-alive, Close", b"text/plain", b"a\r\nb: c", b"", b"\xff"])
@@ -54,12 +54,18 @@ def answer(kind: type[RequestResponseCycle], method: str, *, keep_alive: bool) -
     return made, written
 
 
-def told(kind: type[RequestResponseCycle], method: str, keep_alive: bool, messages: list[dict[str, Any]]) -> Any:
+def told(
+    kind: type[RequestResponseCycle], method: str, keep_alive: bool, messages: list[Any], block: bytes | None = None
+) -> Any:
     made, written = answer(kind, method, keep_alive=keep_alive)
 
     async def send_all() -> None:
         for message in messages:
-            await made.send(message)  # type: ignore[arg-type]
+            if block is not None and "headers" in message:
+                assert isinstance(made, EdgeAnswer)
+                await made.begin(message["status"], message["headers"], block)
+            else:
+                await made.send(message)
 
     try:
         asyncio.run(send_all())
@@ -82,28 +88,27 @@ def test_a_block_comes_behind_what_uvicorn_would_have_written(
     rest = {"type": "http.response.body", "body": body}
     plain = told(RequestResponseCycle, method, keep_alive, [start, rest])
     assert told(EdgeAnswer, method, keep_alive, [start, rest]) == plain
-    assert told(EdgeAnswer, method, keep_alive, [{**start, HEADER_LINES: b""}, rest]) == plain
-    with_block = told(EdgeAnswer, method, keep_alive, [{**start, HEADER_LINES: b"x-block: 1\r\n"}, rest])
+    assert told(EdgeAnswer, method, keep_alive, [start, rest], b"") == plain
+    with_block = told(EdgeAnswer, method, keep_alive, [start, rest], b"x-block: 1\r\n")
     assert with_block[:2] == plain[:2]
     assert with_block[2].replace(b"x-block: 1\r\n", b"", 1) == plain[2]
     assert with_block[2].count(b"x-block: 1\r\n") == (1 if plain[2] else 0)
 
 
 def test_a_field_of_the_app_cannot_break_out_beside_a_block() -> None:
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"1\r\nset-cookie: a=b")]}
     made, written = answer(EdgeAnswer, "GET", keep_alive=True)
     with pytest.raises(RuntimeError, match="Invalid HTTP header value"):
-        asyncio.run(made.send({**start, HEADER_LINES: b"x-block: 1\r\n"}))  # type: ignore[arg-type]
+        asyncio.run(made.begin(200, [(b"x-a", b"1\r\nset-cookie: a=b")], b"x-block: 1\r\n"))  # type: ignore[attr-defined]
     assert written.data == b""
 
 
 def test_only_the_send_of_the_answer_itself_takes_a_block() -> None:
     made, _ = answer(EdgeAnswer, "GET", keep_alive=True)
     other, _ = answer(RequestResponseCycle, "GET", keep_alive=True)
-    assert takes_header_lines(made.send)  # type: ignore[arg-type]
-    assert not takes_header_lines(other.send)  # type: ignore[arg-type]
+    assert isinstance(taker_of(made.send), EdgeAnswer)  # type: ignore[arg-type]
+    assert taker_of(other.send) is None  # type: ignore[arg-type]
 
     async def around(message: Any) -> None:
         await made.send(message)
 
-    assert not takes_header_lines(around)
+    assert taker_of(around) is None

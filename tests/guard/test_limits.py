@@ -317,9 +317,9 @@ def test_a_refusal_says_when_to_come_back() -> None:
 
 
 def test_an_allowed_answer_says_how_many_are_left() -> None:
-    for count in (3, 5000):
+    for count, most in ((3, 3), (5000, 4096)):
         check = by_principal(count)
-        for remaining in (count - 1, count - 2):
+        for remaining in (min(most, count - 1), min(most, count - 2)):
             call = make()
             assert check(call) is None
             assert call.response_headers == [

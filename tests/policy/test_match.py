@@ -181,5 +181,5 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(10_000):
         asked(matcher, ("http", "GET", b"/%d" % number, "h", ""))
     asked(matcher, ("http", "GET", b"/" + b"x" * 8000, "h", ""))
-    assert 0 < len(matcher._remembered) <= 4096
-    assert all(len(raw_path) <= 512 for _, raw_path, _ in matcher._remembered)
+    assert 0 < len(matcher.remembered) <= 4096
+    assert all(len(raw_path) <= 512 for _, raw_path, _ in matcher.remembered)

@@ -49,6 +49,13 @@ def body_check(max_bytes: int) -> Check:
     """Return the check that refuses what declares itself too large; reading comes later, in `bounded_receive`."""
 
     def check_body(call: Call) -> Answer | None:
+        headers = call.headers
+        if (
+            b"content-length" not in headers
+            and b"transfer-encoding" not in headers
+            and call.scope.get("http_version") == "1.1"
+        ):  # the usual case, written out
+            return None
         if has_body(call):
             length = declared_length(call)
             if length is not None and length > max_bytes:
@@ -91,6 +98,7 @@ def counted_receive(call: Call, receive: Receive, max_bytes: int) -> Receive:
     """
     left = max_bytes
     kept = 0
+    seen = call.seen = []
 
     async def count() -> Message:
         nonlocal left, kept
@@ -100,7 +108,7 @@ def counted_receive(call: Call, receive: Receive, max_bytes: int) -> Receive:
             left -= len(piece)
             if kept < KEPT_BYTES:
                 kept += len(piece)
-                call.seen.append(piece)
+                seen.append(piece)
             if left < 0:
                 call.replaced = problem("body_too_large", call.request_id, headers=((b"connection", b"close"),))
                 raise BodyTooLarge

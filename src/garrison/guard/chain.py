@@ -25,7 +25,7 @@ from garrison.guard.plan import Plan
 from garrison.guard.streams import Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
 from garrison.wire.call import ENDED, Call
-from garrison.wire.header_lines import HEADER_LINES, header_lines, takes_header_lines
+from garrison.wire.header_lines import taker_of
 from garrison.wire.problem import problem, problem_of
 
 _RETRY_SOON = ((b"retry-after", b"1"),)
@@ -94,10 +94,9 @@ class Chain:
         if answer is not None:
             await self._answer(call, answer, send)
             return
-        guarded_send = self._way_out(call, send)
         self._grant(call)
         try:
-            await inner(scope, receive, guarded_send)
+            await inner(scope, receive, self._way_out(call, send))
         except asyncio.CancelledError:
             if not call.cut:
                 raise
@@ -219,44 +218,53 @@ class Chain:
 
     def _way_out(self, call: Call, send: Send) -> Send:
         """Return the `send` that the app gets: its answer with our headers, and registered if it is a stream."""
-        plan: Plan = call.plan
-        credential = call.credential
-        header_sets = plan.headers if credential is None else plan.personal_headers
-        streams = self._streams
-        takes_lines = takes_header_lines(send)
 
         def guarded_send(message: Message) -> Awaitable[None]:
-            if call.started:
-                if call.cut:  # also where another task of the app's sends, or one that took no notice
-                    raise asyncio.CancelledError
-                if credential is not None:
-                    if not message.get("more_body"):  # what the app does after its answer is no stream any more
-                        if call.task is not None and message["type"] == "http.response.body":
-                            streams.close(call)
-                    elif call.task is None:
-                        streams.open(call)
-                return send(message)
-            if call.replaced is not None:
-                return _nothing()
-            if message["type"] == "http.response.start":
-                call.started = True
-                call.status = message["status"]
-                said = list(message.get("headers", ()))
-                more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
-                lines = header_sets.lines(said, secure=call.secure) if takes_lines else None
-                if lines is None:
-                    message = {**message, "headers": header_sets.complete(said, more, secure=call.secure)}
-                else:
-                    message = {**message, "headers": said, HEADER_LINES: lines + header_lines(more)}
-                if credential is not None:
-                    for name, _ in said:
-                        if name == b"content-length":
-                            break
-                    else:
-                        streams.open(call)
+            if not call.started:
+                return self._begin(call, message, send)
+            if call.credential is not None:
+                self._go_on(call, message)
             return send(message)
 
         return guarded_send
+
+    def _begin(self, call: Call, message: Message, send: Send) -> Awaitable[None]:
+        """Send the beginning of the app's answer with our headers."""
+        if call.replaced is not None:
+            return _nothing()
+        if message["type"] != "http.response.start":
+            return send(message)
+        call.started = True
+        call.status = status = message["status"]
+        plan: Plan = call.plan
+        headers = message.get("headers", ())
+        said = headers if headers.__class__ is list else list(headers)
+        header_sets = plan.headers
+        if call.credential is not None:
+            header_sets = plan.personal_headers
+            for name, _ in said:
+                if name == b"content-length":
+                    break
+            else:
+                self._streams.open(call)
+        taker = taker_of(send)
+        lines = header_sets.lines(said, secure=call.secure) if taker is not None else None
+        if taker is None or lines is None:
+            more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
+            return send({**message, "headers": header_sets.complete(said, more, secure=call.secure)})
+        for added in call.added:
+            lines += added.lines
+        return taker.begin(status, said, b"%bx-request-id: %b\r\n" % (lines, call.request_id.encode()))
+
+    def _go_on(self, call: Call, message: Message) -> None:
+        """See to the stream that the rest of a signed-in answer may be."""
+        if call.cut:  # also where another task of the app's sends, or one that took no notice
+            raise asyncio.CancelledError
+        if message.get("more_body"):
+            if call.task is None:
+                self._streams.open(call)
+        elif call.task is not None and message["type"] == "http.response.body":
+            self._streams.close(call)  # what the app does after its answer is no stream any more
 
     async def _answer(self, call: Call, answer: Answer, send: Send) -> None:
         """Send an answer of our own with the headers of its plan; count it if it is a refusal."""

@@ -6,8 +6,9 @@ of the app runs, and say only what the allow-list says. `*` is refused when sett
 
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.settings import GuardSettings
-from garrison.wire.answer import Answer, Header, empty_answer
+from garrison.wire.answer import Answer, empty_answer
 from garrison.wire.call import Call
+from garrison.wire.header_lines import block
 from garrison.wire.problem import problem
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
@@ -20,13 +21,13 @@ def cors_layer(settings: GuardSettings) -> BeforeLayer | None:
     """Return the layer, or None where no other origin is allowed."""
     if not settings.allowed_origins:
         return None
-    vary: Header = (b"vary", b"Origin")
-    prepared: dict[bytes, tuple[Header, ...]] = {
-        origin.encode(): (
+    vary = block((b"vary", b"Origin"))
+    prepared = {
+        origin.encode(): block(
             (b"access-control-allow-origin", origin.encode()),
             (b"access-control-allow-credentials", b"true"),
             (b"access-control-expose-headers", _EXPOSED),
-            vary,
+            *vary.fields,
         )
         for origin in settings.allowed_origins
     }
@@ -37,20 +38,17 @@ def cors_layer(settings: GuardSettings) -> BeforeLayer | None:
         granted = prepared.get(origin) if origin is not None else None
         if call.method == "OPTIONS" and origin is not None and b"access-control-request-method" in headers:
             if granted is None:
-                return problem("cross_origin", call.request_id, headers=(vary,))
+                return problem("cross_origin", call.request_id, headers=vary.fields)
             return empty_answer(
                 204,
                 (
-                    *granted,
+                    *granted.fields,
                     (b"access-control-allow-methods", _METHODS),
                     (b"access-control-allow-headers", _REQUEST_HEADERS),
                     (b"access-control-max-age", _MAX_AGE),
                 ),
             )
-        if granted is not None:
-            call.response_headers.extend(granted)
-        else:
-            call.response_headers.append(vary)
+        call.added += (vary if granted is None else granted,)
         return None
 
     return cors

@@ -43,7 +43,7 @@ def redacted(text: str, call: Call) -> str:
     words.update(_SEPARATORS.split(query))
     words.update(_SEPARATORS.split(unquote_plus(query)))
     words.update(call.params.values())
-    body = call.body or b"".join(call.seen)
+    body = call.body or b"".join(call.seen or ())
     if body:
         words.update(_strings(body))
     found = {form for word in words if len(word) >= _SHORTEST for form in (word, repr(word)[1:-1]) if form in text}
@@ -57,7 +57,7 @@ def redacted(text: str, call: Call) -> str:
 
 def is_broken_json(call: Call, error: BaseException) -> bool:
     """Say whether the app failed because the body is no JSON: the client's mistake, whatever type it declared."""
-    body = call.body or b"".join(call.seen)
+    body = call.body or b"".join(call.seen or ())
     if isinstance(error, json.JSONDecodeError):
         return error.doc.encode("utf-8", "surrogatepass") == body
     if isinstance(error, UnicodeDecodeError):

@@ -72,11 +72,11 @@ class HeaderSets:
         """Return our set as a block to go with the app's `headers`; None where those say one of its fields, too."""
         names, is_html = self.names, False
         for name, value in headers:
-            lower = name.lower()
-            if lower in names:
-                if lower != b"content-type":
+            if name in names or name.lower() in names:
+                if name.lower() != b"content-type":
                     return None
-                is_html = is_html or value[:9].lower() == b"text/html"
+                if value[:9].lower() == b"text/html":
+                    is_html = True
         return self._lines[secure][is_html]
 
     def complete(self, headers: Iterable[Header], more: Iterable[Header], *, secure: bool) -> list[Header]:

@@ -20,10 +20,12 @@ from garrison.policy.inventory import Route
 from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer, Header
 from garrison.wire.call import Call
+from garrison.wire.header_lines import block
 from garrison.wire.problem import problem
 
 AGGREGATE_FACTOR = 16
-_MOST_PREBUILT = 4096
+_MOST_TOLD = 4096
+"""Of more hits left, so many are told: what is told is built beforehand, and a client may take it for a minimum."""
 _CACHE = 4096
 
 
@@ -62,8 +64,8 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
     limiter = table.limiter(settings.limit_api, share=settings.share)
     policy = _policy("api", limiter.limit)
     prebuilt = tuple(
-        (policy, (b"ratelimit", b'"api";r=%d' % remaining))
-        for remaining in range(min(limiter.limit.count, _MOST_PREBUILT) + 1)
+        (block(policy, (b"ratelimit", b'"api";r=%d' % remaining)),)
+        for remaining in range(min(limiter.limit.count, _MOST_TOLD) + 1)
     )
     last = len(prebuilt) - 1
     take, remaining_of = limiter.take, limiter.remaining
@@ -73,9 +75,7 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
         if left < 0.0:
             return refused(call, left, "api", policy)
         remaining = remaining_of(left)
-        call.response_headers.extend(
-            prebuilt[remaining] if remaining <= last else (policy, (b"ratelimit", b'"api";r=%d' % remaining))
-        )
+        call.added += prebuilt[remaining if remaining < last else last]
         return None
 
     return check_api

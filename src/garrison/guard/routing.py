@@ -26,7 +26,7 @@ def routing_layer(
     redirect: Plan,
 ) -> BeforeLayer:
     """Return the layer that sets `call.path`, `call.route`, `call.plan`, `call.params` and `call.values`."""
-    meaning_of, has_hosts = matcher.meaning, matcher.has_hosts
+    meaning_of, has_hosts, remembered = matcher.meaning, matcher.has_hosts, matcher.remembered
 
     def route(call: Call) -> Answer | None:
         scope = call.scope
@@ -35,15 +35,16 @@ def routing_layer(
             raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
         elif b"?" in raw:  # servers disagree on whether the query is part of it
             raw = raw.partition(b"?")[0]
-        kind = call.kind
-        method = call.method if kind == "http" else "WS"
-        host = _host(call) if has_hosts else call.host
-        meaning = meaning_of(kind, method, raw, root_path(scope), host)  # type: ignore[arg-type]
+        kind, root = call.kind, root_path(scope)
+        meaning = remembered.get((call.method, raw, root)) if kind == "http" else None
+        if meaning is None:
+            method = call.method if kind == "http" else "WS"
+            host = _host(call) if has_hosts else call.host
+            meaning = meaning_of(kind, method, raw, root, host)  # type: ignore[arg-type]
         outcome, path = meaning.outcome, meaning.path
         if outcome == "found" and path == scope["path"]:
-            decision = meaning.decision
             call.path = path
-            call.route = decision
+            call.route = decision = meaning.decision
             call.plan = decision.plan  # type: ignore[union-attr]
             call.params = meaning.params
             call.values = meaning.values

@@ -18,7 +18,7 @@ from garrison.wire.problem import problem
 
 OnRefusal = Callable[[Scope, str], None]
 """Told of every refusal: the scope, and which element was to run."""
-_NOTHING: Mapping[str, Any] = {}
+_NOTHING: Mapping[Any, Any] = {}
 _ABSENT = object()
 
 
@@ -48,11 +48,25 @@ def locked(
     return run
 
 
-def gate(app: ASGIApp, name: str, on_refusal: OnRefusal) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Return a router's `app` behind a gate that only requests with a `Call` pass: it stands before start, too."""
+def gate(
+    app: ASGIApp, name: str, on_refusal: OnRefusal, shortcuts: Mapping[int, ASGIApp] = _NOTHING
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return a router's `app` behind a gate that only requests with a `Call` pass: it stands before start, too.
+
+    `shortcuts`: by identity of the element, what may run a request instead of `app`, where nothing was rewritten.
+    """
 
     def run(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "lifespan" or scope.get("garrison").__class__ is Call:
+        call = scope.get("garrison")
+        if call.__class__ is Call:
+            if (
+                call.granted
+                and scope["path"] == call.path
+                and (short := shortcuts.get(id(call.route.route.element))) is not None
+            ):
+                return short(scope, receive, send)
+            return app(scope, receive, send)
+        if scope["type"] == "lifespan":
             return app(scope, receive, send)
         on_refusal(scope, name)
         return _refuse(scope, receive, send)

@@ -26,7 +26,7 @@ _PARAMETER = re.compile(r"\{[^}]*\}")
 class Matcher:
     """Matches paths against an inventory with its decisions. Thread-safe: nothing but the memory changes."""
 
-    __slots__ = ("_branch", "_folded", "_has_upper", "_remembered", "has_hosts")
+    __slots__ = ("_branch", "_folded", "_has_upper", "has_hosts", "remembered")
 
     def __init__(self, root: Branch, decisions: Decisions) -> None:
         self._branch = Tree(root, decisions, folded=False)
@@ -34,7 +34,8 @@ class Matcher:
         self.has_hosts = any_host(root)
         literals = [_PARAMETER.sub("", route.template) for route in decisions.by_route]
         self._has_upper = any(literal != literal.lower() for literal in literals)
-        self._remembered: dict[tuple[str, bytes, str], Meaning] = {}
+        self.remembered: dict[tuple[str, bytes, str], Meaning] = {}
+        """(method, undecoded path, root path) → what such an HTTP request was found to mean."""
 
     def meaning(self, kind: Kind, method: str, raw: bytes, root_path: str, host: str) -> Meaning:
         """Return what the request line means. `raw` is the undecoded path, `host` lower case, without port.
@@ -43,14 +44,14 @@ class Matcher:
         """
         key = (method, raw, root_path)
         if kind == "http":
-            known = self._remembered.get(key)
+            known = self.remembered.get(key)
             if known is not None:
                 return known
         meaning = self._judge(kind, method, raw, root_path, host)
         if kind == "http" and not self.has_hosts and len(raw) <= _LONGEST_REMEMBERED:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = meaning
+            if len(self.remembered) >= _MOST_REMEMBERED:
+                self.remembered.clear()
+            self.remembered[key] = meaning
         return meaning
 
     def find(self, kind: Kind, method: str, path: str, *, root_path: str = "", host: str = "") -> Meaning:

@@ -11,6 +11,7 @@ from typing import Any
 
 from garrison.core.principal import Principal
 from garrison.wire.answer import Answer, Header, Scope
+from garrison.wire.header_lines import Block
 
 ENDED: Scope = {}
 """A call's scope once it has ended. The scope holds the call: together they would be a cycle for the garbage collector,
@@ -23,6 +24,7 @@ class Call:
     """The request as the guard understands it, after trusted proxies were taken into account."""
 
     __slots__ = (
+        "added",
         "body",
         "boot",
         "credential",
@@ -43,7 +45,6 @@ class Call:
         "principal",
         "replaced",
         "request_id",
-        "response_headers",
         "route",
         "scope",
         "secure",
@@ -92,9 +93,9 @@ class Call:
         """True once the client went away in the middle of a body that streamed through, or left its web socket."""
         self.body: bytes | None = None
         """The whole body, once it was read within its bounds."""
-        self.seen: list[bytes] = []
+        self.seen: list[bytes] | None = None
         """The beginning of a body that streamed through, so that the log of a failure can be kept free of it."""
-        self.response_headers: list[Header] = []
+        self.added: tuple[Block, ...] = ()
         """Headers the layers add to whatever goes out."""
         self.replaced: Answer | None = None
         """An answer that takes the place of whatever the app says, as long as it has said nothing."""
@@ -104,6 +105,11 @@ class Call:
         """True when the stream was cut because its session, token or account ended."""
         self.task: Any = None
         """The task of an open stream, while it is registered."""
+
+    @property
+    def response_headers(self) -> list[Header]:
+        """The same as fields."""
+        return [field for block in self.added for field in block.fields]
 
     def header(self, name: bytes) -> bytes:
         """Return the header's value, or empty bytes."""

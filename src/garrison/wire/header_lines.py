@@ -2,31 +2,46 @@
 
 A server checks and formats every field of every answer, about 1 µs each: more than all checks of a warm request, and
 ours are the same each time. So `garrison serve` takes them as one prebuilt block, beside the app's own fields, which it
-checks as ever. Other servers get fields, and so does whatever stands between: only the `send` of the server's own
-answer is given a block, since a middleware around the guard that makes messages anew would lose it, and with it the
-security headers.
+checks as ever. Other servers get fields, and so does whatever stands between: a block goes past `send`, which is right
+only where `send` is the server's own.
 
 A block is made of what this process wrote itself. Nothing of a request comes into it but by a pattern without CR and
 LF (CWE-113).
 """
 
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Awaitable, Iterable
+from typing import NamedTuple
 
 from garrison.wire.answer import Header, Send
 
-HEADER_LINES = "garrison.header_lines"
-"""Where a message that begins an answer holds the block."""
+
+class Block(NamedTuple):
+    """Fields, and the same as a block."""
+
+    fields: tuple[Header, ...]
+    lines: bytes
 
 
 class TakesHeaderLines:
-    """A server's answer whose own `send` takes a block."""
+    """A server's answer that takes a block."""
 
     __slots__ = ()
 
+    @abstractmethod
+    def begin(self, status: int, headers: Iterable[Header], lines: bytes) -> Awaitable[None]:
+        """Begin the answer, as `send` would with `headers`, and with the block `lines` behind them."""
 
-def takes_header_lines(send: Send) -> bool:
-    """Say whether this is the `send` of such an answer, and not one that only looks like it."""
-    return isinstance(getattr(send, "__self__", None), TakesHeaderLines)
+
+def taker_of(send: Send) -> TakesHeaderLines | None:
+    """Return the answer that takes blocks and whose own `send` this is, and not one that only looks like it."""
+    answer = getattr(send, "__self__", None)
+    return answer if isinstance(answer, TakesHeaderLines) else None
+
+
+def block(*fields: Header) -> Block:
+    """Return the fields with their lines."""
+    return Block(fields, header_lines(fields))
 
 
 def header_lines(headers: Iterable[Header]) -> bytes:

@@ -14,7 +14,7 @@ import fastapi.routing
 from fastapi import FastAPI, Request
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
@@ -48,6 +48,8 @@ def current_principal(connection: HTTPConnection) -> Principal:
 
 class FastAPITree(StarletteAdapter):
     """A Starlette app, into which FastAPI apps or routers may be mounted."""
+
+    searches = frozenset({Router.app, APIRouter.app})
 
     # The inventory
 
@@ -146,9 +148,9 @@ class FastAPITree(StarletteAdapter):
             self._known[id(group)] = group
             self._lock_handle(group, group)
             if not isinstance(group.routes, LockingList):
-                group.routes = LockingList(group.routes, self._late_front_end)
+                group.routes = LockingList(group.routes, self._late_front_end, self._changed)
         if not isinstance(groups, LockingList):
-            router._low_priority_routes = LockingList(groups, self._lock_late)  # type: ignore[attr-defined]
+            router._low_priority_routes = LockingList(groups, self._lock_late, self._changed)  # type: ignore[attr-defined]
 
     def _lock_front_end_copy(self, context: Any) -> None:
         group = context.original_route

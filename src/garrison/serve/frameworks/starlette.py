@@ -9,7 +9,8 @@ so that an attribute of the instance stands before it. The app's own router has 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from garrison.policy.lock import OnRefusal, gate, locked
 from garrison.policy.table import Policy
 from garrison.serve.frameworks.adapter import GUARD, Entry
 from garrison.serve.frameworks.late import watch
-from garrison.wire.answer import Answer, ASGIApp, Scope
+from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
 
@@ -45,6 +46,8 @@ class StarletteAdapter:
     """One Starlette app."""
 
     framework = "Starlette"
+    searches: frozenset[Any] = frozenset({Router.app})
+    """How routers of this framework search their list of routes."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -56,6 +59,7 @@ class StarletteAdapter:
         self._known: dict[int, object] = {}
         """What the inventory knows, by identity; kept alive here, so that no id comes twice."""
         self._late: dict[int, Any] = {}
+        self._shortcuts: dict[int, ASGIApp] = {}
         self._on_refusal: OnRefusal = _before_start
         self._is_locked = False
 
@@ -89,6 +93,7 @@ class StarletteAdapter:
         self._lock_router(self._app.router)
         for app in self._apps[1:]:
             self._follow(app)
+        self._shorten(self._app.router)
 
     def has_late(self, scope: Scope) -> bool:
         if not self._late:
@@ -216,7 +221,25 @@ class StarletteAdapter:
 
     def _gate(self, router: Router) -> None:
         """Nothing reaches the router but through the guard, whoever calls it, even before start."""
-        router.middleware_stack = gate(router.middleware_stack, "the router", self._refused)  # type: ignore[assignment]
+        stack = router.middleware_stack
+        shortcuts = self._shortcuts if stack == router.app else {}  # a router's own middleware runs in any case
+        router.middleware_stack = gate(stack, "the router", self._refused, shortcuts)  # type: ignore[assignment]
+
+    def _shorten(self, router: Router) -> None:
+        """Spare the app's router the search that the guard has made already, most of what a router does.
+
+        The guard chose as the router would, so the router's own code is run with the chosen route alone in its list:
+        it matches, converts and fills the scope as ever. Whatever is changed after start ends that, for good.
+        """
+        self._shortcuts.clear()
+        if type(router).app not in self.searches:  # somebody's own search, which may know more than a list of routes
+            return
+        for route in router.routes:
+            if isinstance(route, Route) and sum(route is other for other in router.routes) == 1:
+                self._shortcuts[id(route)] = _search_of(router, route)
+
+    def _changed(self) -> None:
+        self._shortcuts.clear()
 
     def _lock_router(self, router: Router) -> None:
         for route in list(router.routes):
@@ -226,7 +249,7 @@ class StarletteAdapter:
         self._watch(router)
 
     def _watch(self, router: Router) -> None:
-        watch(router, self._lock_late, self._late_default)
+        watch(router, self._lock_late, self._late_default, self._changed)
 
     def _lock_element(self, route: Any) -> None:
         """Lock what runs a route of the inventory."""
@@ -248,6 +271,7 @@ class StarletteAdapter:
 
     def _lock_late(self, route: Any) -> None:
         """A route that appears after start: nothing is decided about it, so nothing lets it run."""
+        self._changed()
         if id(route) not in self._known and id(route) not in self._late:
             self._late[id(route)] = route
             self._lock_handle(route, object())
@@ -257,6 +281,7 @@ class StarletteAdapter:
 
     def _exchanged(self, router: Router) -> None:
         """The app got another router."""
+        self._changed()
         self._gate(router)
         if self._is_locked:
             for route in router.routes:
@@ -316,6 +341,19 @@ def _before_start(scope: Scope, name: str) -> None:
 def plain(app: Any) -> Any:
     """Return what a lock stands before."""
     return getattr(app, _PLAIN, app)
+
+
+def _search_of(router: Router, route: Route) -> ASGIApp:
+    """Return the router's search with this route alone in its list; to the app it is still the same router."""
+    alone = copy(router)
+    vars(alone)["routes"] = [route]
+    search = alone.app
+
+    def find(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        scope.setdefault("router", router)
+        return search(scope, receive, send)
+
+    return find
 
 
 def _app_of(route: Any) -> Any:

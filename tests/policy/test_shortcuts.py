@@ -1,0 +1,92 @@
+"""The app's router is spared the search that the guard has made; the app sees no difference, and changes end it."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+
+from garrison import public
+from tests.policy.guarded import client_of
+
+
+class Counting:
+    """A route's `matches`, counted."""
+
+    def __init__(self, route: Any) -> None:
+        self.calls = 0
+        self._matches = route.matches
+        route.matches = self.matches
+
+    def matches(self, scope: Any) -> Any:
+        self.calls += 1
+        return self._matches(scope)
+
+
+def app_with_two() -> tuple[FastAPI, Counting]:
+    app = FastAPI()
+
+    @app.get("/first")
+    @public
+    async def first() -> str:
+        return "first"
+
+    @app.get("/things/{number}")
+    @public
+    async def thing(number: int, request: Request) -> dict[str, Any]:
+        scope = request.scope
+        return {
+            "number": number,
+            "router": scope["router"] is app.router,
+            "route": scope["route"].path,
+            "url": str(request.url_for("first")),
+        }
+
+    route = next(one for one in app.router.routes if getattr(one, "path", "") == "/first")
+    return app, Counting(route)
+
+
+def test_the_router_tries_the_chosen_route_alone_and_the_app_sees_its_own_router() -> None:
+    app, first = app_with_two()
+    client = client_of(app)
+    assert client.get("/things/7").json() == {
+        "number": 7,
+        "router": True,
+        "route": "/things/{number}",
+        "url": "http://testserver/first",
+    }
+    assert first.calls == 0
+    assert client.get("/first").text == '"first"'
+    assert first.calls == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda routes: routes.reverse(),
+        lambda routes: routes.insert(0, routes.pop()),
+        lambda routes: routes.remove(routes[0]),
+        lambda routes: routes.__delitem__(0),
+        lambda routes: routes.sort(key=lambda route: str(route.path)),
+    ],
+)
+def test_a_router_that_was_changed_searches_by_itself(change: Any) -> None:
+    app, _ = app_with_two()
+    client = client_of(app)
+    assert client.get("/first").status_code == 200
+    change(app.router.routes)
+    counted = [Counting(route) for route in app.router.routes]
+    client.get("/first")
+    assert sum(one.calls for one in counted) > 1
+
+
+def test_a_route_that_was_taken_away_is_gone() -> None:
+    app, _ = app_with_two()
+    client = client_of(app)
+    assert client.get("/first").status_code == 200
+    app.router.routes[:] = [one for one in app.router.routes if getattr(one, "path", "") != "/first"]
+    assert client.get("/first").status_code == 404
+    app, _ = app_with_two()
+    client = client_of(app)
+    client.get("/first")
+    app.router.routes.clear()
+    assert client.get("/first").status_code == 404

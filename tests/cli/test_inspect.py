@@ -62,7 +62,7 @@ def test_an_app_that_decides_twice_is_a_finding_in_the_document(directory: Path)
     done = run(directory, "check", "twice:app", "--json")
     assert done.returncode == 1
     found = json.loads(done.stdout)
-    assert found["refusals"] == ["twice is decided twice: one decorator is enough"]
+    assert found["refusals"] == ["twice.py:12: twice is decided twice: one decorator is enough"]
     assert set(found) == {"undecided", "refusals", "warnings", "routes"}
 
 
@@ -89,7 +89,50 @@ def test_what_breaks_in_the_apps_own_module_is_shown_with_its_place(directory: P
     assert shown in done.stderr
     assert "broken.py" in done.stderr
     assert f"{os.sep}garrison{os.sep}cli{os.sep}" not in done.stderr
-    assert done.stderr.endswith("garrison: importing broken failed, as above\n")
+    assert "garrison: importing broken failed, as above" in done.stderr.splitlines()[-1]
+
+
+def test_only_the_apps_own_frames_are_shown_where_a_library_refuses_it(directory: Path) -> None:
+    (directory / "broken.py").write_text(OPEN + "\n@app.get('/x')\nasync def x() -> object(): return 1\n")
+    (directory / "main.py").write_text("from broken import app\n")
+    done = run(directory, "serve", "main:app")
+    assert done.returncode == 1
+    frames = [line.split('"')[1] for line in done.stderr.splitlines() if line.startswith("  File ")]
+    assert frames == [str(directory / "main.py"), str(directory / "broken.py")]
+    assert "AttributeError" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "routes"])
+@pytest.mark.parametrize(
+    ("spelt", "says"),
+    [
+        ("@public()", "write @public"),
+        ("@allow", 'allow(role="admin")'),
+        ("@allow('admin')", 'allow(role="admin")'),
+        ("@allow(scopes='tasks:read')", "did you mean scope=?"),
+        ("@allow()", "allow(signed_in=True)"),
+        ("@allow(signed_in=True, limit='5/soon')", "write a duration"),
+    ],
+)
+def test_a_rule_that_is_misspelt_is_one_sentence_with_its_place(
+    directory: Path, command: str, spelt: str, says: str
+) -> None:
+    text = OPEN.replace("import Garrison, public", "import Garrison, allow, public")
+    (directory / "spelt.py").write_text(f"{text}\n@app.get('/x')\n{spelt}\nasync def x(): return 1\n")
+    done = run(directory, command, "spelt:app")
+    assert done.returncode == 2
+    [sentence] = done.stderr.splitlines()
+    assert sentence.startswith("garrison: spelt.py:12: ")
+    assert says in sentence
+
+
+def test_a_table_that_cannot_be_read_says_the_line_of_the_table_and_of_the_file(directory: Path) -> None:
+    lines = "\n    ('GET /open', public),\n    ('/x', public),\n    ('GET /y',),\n"
+    (directory / "table.py").write_text(OPEN + f"from garrison import Policy\nPolicy({lines})\n")
+    found = json.loads(run(directory, "check", "table:app", "--json").stdout)["refusals"]
+    assert [text.partition(": ")[0] for text in found] == ["table.py:11", "table.py:11"]
+    assert "table line 2: " in found[0]
+    assert "table line 3: " in found[1]
 
 
 def test_which_environment_it_is_is_read_where_the_server_reads_it(directory: Path) -> None:

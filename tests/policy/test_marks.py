@@ -1,12 +1,13 @@
 """A mark counts on the very function that was marked, wherever that is what runs; a copy of it counts nowhere else."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from garrison import PolicyError, allow, public
+from garrison import PolicyError, allow, public, require
 from garrison.policy.marks import find_marks
 from garrison.policy.rules import MARK, Rule
 
@@ -73,6 +74,24 @@ def test_twice_decorated_is_refused_at_once() -> None:
     with pytest.raises(PolicyError) as caught:
         allow(role="admin")(marked())
     assert caught.value.code == "decided_twice"
+
+
+@pytest.mark.parametrize(
+    ("spelt", "says"),
+    [
+        ("public()", "write @public"),
+        ("allow(print)", 'allow(role="admin")'),  # @allow without parentheses
+        ("allow(roles='admin')", "no argument roles=; did you mean role=?"),
+        ("allow(everybody=True)", "there are signed_in, role, scope"),
+        ("allow()", "allow(signed_in=True)"),
+        ("allow(signed_in=True, max_body='1000')", "max_body is a number of bytes"),
+        ("require('* /x', 'admin')", 'require(…, role="admin")'),
+        ("require('* /x', limits='5/minute')", "did you mean limit=?"),
+    ],
+)
+def test_a_rule_that_is_misspelt_says_what_to_write(spelt: str, says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(says)):
+        eval(spelt, {"public": public, "allow": allow, "require": require})
 
 
 def test_partials_stand_for_their_function_and_may_be_marked_themselves() -> None:

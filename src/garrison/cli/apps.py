@@ -4,14 +4,16 @@ import importlib
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
-from types import TracebackType
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
 
 from garrison.cli.output import FOUND, WRONG_USE, say
-from garrison.core.errors import GarrisonError
+from garrison.core.errors import GarrisonError, PolicyError
 from garrison.serve.frameworks import guard_of
 from garrison.serve.garrison import Garrison
 
@@ -19,8 +21,8 @@ from garrison.serve.garrison import Garrison
 def load_app(target: str) -> Any:
     """Return the app; ends the command with a sentence where there is none.
 
-    Raises GarrisonError where importing it does. Whatever else goes wrong in the app's own module is shown with the
-    frames of that module, since only its author can mend it.
+    Raises GarrisonError where importing it does, PolicyError with the place. A rule that is misspelt is one sentence.
+    Whatever else goes wrong in the app's own modules is shown with their frames, since only their author can mend it.
     """
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
@@ -37,9 +39,16 @@ def load_app(target: str) -> Any:
             raise typer.Exit(FOUND) from None
         say(f"garrison: there is no module {module_name} here or installed")
         raise typer.Exit(WRONG_USE) from None
+    except PolicyError as error:
+        place, _ = _place(error)
+        raise PolicyError(*(f"{place}{text}" for text in error.refusals), code=error.code) from None
     except GarrisonError:
         raise
     except Exception as error:
+        place, by = _place(error)
+        if by.startswith("garrison.policy.") and isinstance(error, TypeError | ValueError):
+            say(f"garrison: {place}{error}")
+            raise typer.Exit(WRONG_USE) from None
         _show_failure(module_name, error)
         raise typer.Exit(FOUND) from None
     for part in name.split("."):
@@ -89,12 +98,29 @@ def _takes_asgi(found: Any) -> bool:
     return True
 
 
+def _place(error: Exception) -> tuple[str, str]:
+    """Return `file:line: ` of the last frame in the app's own code, and the module that this frame called."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    last = max((number for number, (frame, _) in enumerate(frames) if _is_theirs(frame)), default=None)
+    if last is None:
+        return "", ""
+    frame, line = frames[last]
+    called = frames[last + 1][0].f_globals.get("__name__", "") if last + 1 < len(frames) else ""
+    return f"{frame.f_code.co_filename.removeprefix(os.getcwd() + os.sep)}:{line}: ", called
+
+
+_NOT_THEIRS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep, "<")
+
+
+def _is_theirs(frame: FrameType) -> bool:
+    """Tell the app's own code from ours, Python's and what is installed."""
+    file = frame.f_code.co_filename
+    return not file.startswith(_NOT_THEIRS) and not {"site-packages", "dist-packages"}.intersection(Path(file).parts)
+
+
 def _show_failure(module_name: str, error: Exception) -> None:
-    """Print what failed in the app's module, without the frames of the import machinery and ours."""
-    frames: TracebackType | None = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in (__file__, importlib.__file__):
-        frames = frames.tb_next
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
-        frames = frames.tb_next
-    traceback.print_exception(type(error), error, frames)
-    say(f"garrison: importing {module_name} failed, as above")
+    """Print what failed while the app was imported, with the frames of its own code alone."""
+    theirs = [one for one in traceback.walk_tb(error.__traceback__) if _is_theirs(one[0])]
+    shown = [*traceback.StackSummary.extract(iter(theirs)).format(), *traceback.format_exception_only(error)]
+    say("".join(shown).rstrip())
+    say(f"garrison: importing {module_name} failed, as above; python -c 'import {module_name}' shows every frame")

@@ -5,9 +5,11 @@ A `Rule` is a frozen value. It is spelt by a decorator (`@public`, `@allow(...)`
 A rule that a door cannot enforce is an error at start, never skipped.
 """
 
+import difflib
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from garrison.core.durations import Limit, parse_duration, parse_limit
 from garrison.core.errors import PolicyError
@@ -16,8 +18,11 @@ CredentialKind = Literal["session", "bearer", "client", "key", "basic", "foreign
 CREDENTIAL_KINDS: frozenset[str] = frozenset({"session", "bearer", "client", "key", "basic", "foreign"})
 Owner = Callable[..., Any]
 F = TypeVar("F")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MARK = "__garrison_mark__"
+_NOTHING: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,10 @@ class Rule:
     encoded_slash: bool = False
     """True accepts `%2F` in the path; the parameter then holds a slash."""
 
-    def __call__(self, endpoint: F) -> F:
+    def __call__(self, endpoint: F = _NOTHING) -> F:
         """Mark `endpoint` (function, method, class, callable instance) with this rule and return it unchanged."""
+        if endpoint is _NOTHING:
+            raise TypeError("a rule is not called: write @public, or @allow(…), without a further ()")
         own = vars(endpoint) if hasattr(endpoint, "__dict__") else {}
         earlier = own.get(MARK)
         if isinstance(earlier, Mark) and earlier.owner is endpoint:
@@ -128,6 +135,29 @@ public = Rule(public=True)
 Words = str | Iterable[str]
 
 
+def _spelt(spelling: Callable[P, R]) -> Callable[P, R]:
+    """Say what to write where arguments are given that `spelling` does not take, `@allow` without () among them."""
+    plain: Any = spelling
+    name, takes = plain.__name__, plain.__code__.co_argcount
+    demands = tuple(plain.__kwdefaults__)
+    known = (*plain.__code__.co_varnames[:takes], *demands)
+
+    @functools.wraps(spelling)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) > takes:
+            example = f'{name}({"…, " * takes}role="admin")'
+            raise TypeError(f"{name} takes its demands by name and in parentheses, for example {example}")
+        for word in kwargs:
+            if word not in known:
+                near = difflib.get_close_matches(word, demands, n=1)
+                hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(demands)}"
+                raise TypeError(f"{name} has no argument {word}=; {hint}")
+        return spelling(*args, **kwargs)
+
+    return checked
+
+
+@_spelt
 def allow(
     *,
     signed_in: bool | None = None,
@@ -164,6 +194,7 @@ def allow(
     return rule
 
 
+@_spelt
 def require(
     pattern: str,
     *,
@@ -200,7 +231,7 @@ def _rule(
     kinds = _words(credentials, "credentials")
     if kinds - CREDENTIAL_KINDS:
         raise ValueError(f"credentials are {' '.join(sorted(CREDENTIAL_KINDS))}, not {' '.join(sorted(kinds))}")
-    if max_body is not None and max_body < 0:
+    if max_body is not None and (not isinstance(max_body, int) or max_body < 0):
         raise ValueError("max_body is a number of bytes")
     if or_role and owner is None:
         raise TypeError("or_role goes with owner")

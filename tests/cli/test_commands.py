@@ -69,7 +69,7 @@ def test_check_names_undecided_routes_and_writes_nothing(directory: Path) -> Non
     assert json.loads(done.stdout)["undecided"] == [{"method": "DELETE", "path": "/forgotten/{id}"}]
     text = run(directory, "check", "undecided:app", PYTHONDONTWRITEBYTECODE="1")
     assert text.returncode == 1
-    assert "DELETE /forgotten/{id}" in text.stderr
+    assert "DELETE /forgotten/{id}: nothing decides it (undecided.py:9)" in text.stderr
     assert text.stdout == ""
     assert sorted(directory.iterdir()) == before
 

@@ -1,6 +1,7 @@
 """Every route has exactly one decision, or the app does not start, and says why."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -169,7 +170,10 @@ def test_a_decorator_and_a_line_for_one_route_are_refused() -> None:
 
 def test_a_line_that_decides_nothing_is_refused() -> None:
     decisions = decided([Route("/x", plain())], ("GET /x", public), ("GET /x", ADMIN), ("GET /y", ADMIN))
-    assert [text.split(" (")[0] for text in decisions.refusals] == ["table line 2", "table line 3"]
+    assert decisions.refusals == [
+        "table line 2 (GET /x) decides nothing: what it matches is decided by table line 1: GET /x",
+        "table line 3 (GET /y) decides nothing: no route matches it",
+    ]
 
 
 def test_a_requirement_that_narrows_nothing_is_refused() -> None:
@@ -199,7 +203,7 @@ def test_require_narrows_and_never_decides() -> None:
 
 def test_require_on_a_public_route_is_refused() -> None:
     decisions = decided([Route("/x", plain())], ("GET /x", public), require("* /x", role="admin"))
-    assert any("require on table line 2" in text for text in decisions.refusals)
+    assert any("(table line 1: GET /x): require on table line 2 (* /x)" in text for text in decisions.refusals)
 
 
 def test_require_narrows_marked_routes_too() -> None:
@@ -275,6 +279,14 @@ def test_an_owner_of_other_parameters_is_refused() -> None:
     ):
         (text,) = owner_refusals(owner)
         assert said in text
+        assert "(table line 1: " in text
+
+
+def test_what_is_wrong_with_a_marked_route_says_where_it_is_marked() -> None:
+    def lacking(task: UUID) -> None: ...
+
+    (text,) = decided([Route("/x/{id}", allow(owner=lacking)(plain()), methods=["POST"])]).refusals
+    assert re.search(r"\(decorator at .*test_decide\.py:\d+\): owner=", text)
 
 
 @pytest.mark.parametrize("text", ["7", "-7", "0", "9" * 18])

@@ -1,5 +1,6 @@
 """Guarding FastAPI and Starlette apps in place: what stays as it was, what is seen, what is refused at start."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -378,6 +379,7 @@ def test_a_hidden_route_is_refused_naming_both() -> None:
     said = refusals(app)
     assert "GET /tasks/export is never reached" in said
     assert "GET /tasks/{id}" in said
+    assert len(re.findall(r"decorator at \S+test_frameworks\.py:\d+", said)) == 2
 
 
 def test_a_front_end_behind_a_route_of_one_segment_is_not_hidden(directory: Path) -> None:
@@ -435,7 +437,9 @@ def _request() -> Callable[[Request], Any]:
 )
 def test_a_route_of_the_app_under_our_paths_is_refused(path: str) -> None:
     app = Starlette(routes=[Route(path, public(_request()))])
-    assert "which Garrison serves" in refusals(app)
+    said = refusals(app)
+    assert "which Garrison serves" in said
+    assert "test_frameworks.py:" in said
 
 
 def test_what_is_mounted_over_our_paths_is_refused() -> None:

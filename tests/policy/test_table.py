@@ -112,6 +112,12 @@ def test_roles_are_lists_of_scopes() -> None:
     }
 
 
+def test_what_is_no_list_of_scopes_is_told_with_the_other_mistakes() -> None:
+    with pytest.raises(PolicyError) as caught:
+        Policy("GET /x", roles={"editor": 5, "reader": [6], "writer": "tasks:write"})  # type: ignore[arg-type,dict-item,list-item]
+    assert [line.split(" ")[1] for line in caught.value.refusals] == ["line", "'editor'", "'reader'"]
+
+
 def test_a_policy_is_frozen() -> None:
     policy = Policy(("GET /x", allow(role="admin")))
     with pytest.raises(AttributeError):

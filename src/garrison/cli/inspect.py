@@ -51,8 +51,10 @@ def check_command(target: Target, json: Json = False) -> None:
     if json:
         emit({name: found[name] for name in ("undecided", "refusals", "warnings")} | {"routes": len(found["routes"])})
     else:
-        for one in found["undecided"]:
-            say(f"  undecided: {one['method']} {one['path']}  (mark it with @public or @allow(…), or add a table line)")
+        for one in found["routes"]:
+            if one["rule"] is None:
+                mend = "mark it with @public or @allow(…), or add a table line"
+                say(f"  undecided: {one['method']} {one['path']}: {one['source']}; {mend}")
         for text in found["refusals"]:
             say(f"  refused: {text}")
         for text in found["warnings"]:

@@ -13,7 +13,7 @@ from garrison.policy.inventory import Branch, Route, routes_of
 from garrison.policy.marks import find_marks, place_of
 from garrison.policy.owner import owner_converters
 from garrison.policy.rules import Rule, public
-from garrison.policy.table import Line, Policy, RequireLine, parameters_of, segments_of
+from garrison.policy.table import Line, Policy, parameters_of, segments_of
 
 
 @dataclass(slots=True, eq=False)
@@ -63,19 +63,29 @@ def decide(root: Branch, policy: Policy, *, docs: bool) -> Decisions:
                     continue
                 rule, source = public, "framework documentation, public in development"
             if rule is not None:
-                rule = _narrowed(route, method, rule, policy, used, result.refusals)
-                _check_owner(route, method, rule, result.refusals)
+                label = f"{method} {route.template} ({source})"
+                rule = _narrowed(route, method, label, rule, policy, used, result.refusals)
+                _check_owner(route, label, rule, result.refusals)
             found[method] = Decision(route, method, rule, source)
         if found:
             result.by_route[route] = found
-    every: tuple[Line | RequireLine, ...] = (*policy.lines, *policy.requirements)
-    for line in every:
-        if line.number not in used:
-            does = "decides nothing" if isinstance(line, Line) else "narrows nothing"
-            result.refusals.append(
-                f"table line {line.number} ({line.pattern.text}) {does}: no route that it matches is left for it"
-            )
+    result.refusals.extend(
+        f"table line {line.number} ({line.pattern.text}) decides nothing: {_left(line, result)}"
+        for line in policy.lines
+        if line.number not in used
+    )
+    result.refusals.extend(
+        f"table line {line.number} ({line.pattern.text}) narrows nothing: no decided route matches it"
+        for line in policy.requirements
+        if line.number not in used
+    )
     return result
+
+
+def _left(line: Line, result: Decisions) -> str:
+    """Say why nothing is left for a line: what it matches is decided elsewhere, or is not there."""
+    others = {one.source: None for one in result.all() if line.pattern.matches(one.route, one.method)}
+    return f"what it matches is decided by {' and by '.join(others)}" if others else "no route matches it"
 
 
 def scopes_by_role(policy: Policy, rules: Iterable[Rule]) -> dict[str, frozenset[str]]:
@@ -142,21 +152,23 @@ def _decide_one(
     return None, f"nothing decides it ({where})" if where else "nothing decides it"
 
 
-def _narrowed(route: Route, method: str, rule: Rule, policy: Policy, used: set[int], refusals: list[str]) -> Rule:
+def _narrowed(
+    route: Route, method: str, label: str, rule: Rule, policy: Policy, used: set[int], refusals: list[str]
+) -> Rule:
     for line in policy.requirements:
         if line.pattern.matches(route, method):
             used.add(line.number)
             try:
                 rule = rule.narrowed(line.rule)
             except PolicyError as error:
-                refusals.append(f"{method} {route.template}: require on table line {line.number}: {error}")
+                refusals.append(f"{label}: require on table line {line.number} ({line.pattern.text}): {error}")
     return rule
 
 
-def _check_owner(route: Route, method: str, rule: Rule, refusals: list[str]) -> None:
+def _check_owner(route: Route, label: str, rule: Rule, refusals: list[str]) -> None:
     if rule.owner is None:
         return
-    label, name = f"{method} {route.template}", getattr(rule.owner, "__qualname__", "owner")
+    name = getattr(rule.owner, "__qualname__", "owner")
     try:
         wanted = owner_converters(rule.owner)
     except TypeError as error:

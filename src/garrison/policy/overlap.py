@@ -51,19 +51,20 @@ def hidden_routes(root: Branch, decisions: Decisions, *, wholly: bool = False) -
             }
             if len(takers) == 1 and None not in takers:
                 taker = takers.pop()
+                label, source = by_method[method].label, by_method[method].source
                 if isinstance(taker, Branch):
-                    hidden.append(_hidden(f"{method} {route.template}", f"what is mounted at {taker.template or '/'}"))
+                    hidden.append(_hidden(label, f"what is mounted at {taker.template or '/'}", source))
                 elif taker is not None and taker.route is not route and order[taker.route] < order[route]:
-                    hidden.append(_hidden(f"{method} {route.template}", taker.label))
+                    hidden.append(_hidden(label, taker.label, f"{source}; {taker.source}"))
         if not wholly or len(hidden) == len(methods):
             refusals.extend(hidden)
     return refusals
 
 
-def _hidden(label: str, taker: str) -> str:
+def _hidden(label: str, taker: str, places: str) -> str:
     return (
         f"{label} is never reached: {taker}, declared earlier, takes its requests; declare the more specific one "
-        "first, or remove one"
+        f"first, or remove one ({places})"
     )
 
 

@@ -146,7 +146,10 @@ class Policy:
                 refusals.append(f"table line {number}: {error}")
         found: dict[str, frozenset[str]] = {}
         for role, scopes in (roles or {}).items():
-            found[role] = frozenset(_words(scopes))
+            try:
+                found[role] = frozenset(_words(scopes))
+            except (TypeError, AttributeError):
+                refusals.append(f"roles: {role!r} is given scopes, as text or as a list of texts")
         if refusals:
             raise PolicyError(*refusals)
         self.lines = tuple(decided)

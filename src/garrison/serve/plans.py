@@ -12,6 +12,7 @@ from garrison.core.errors import PolicyError
 from garrison.guard.endpoint import Endpoint
 from garrison.policy.decide import Decision, Decisions, decide
 from garrison.policy.inventory import Branch, Route
+from garrison.policy.marks import place_of
 from garrison.policy.overlap import hidden_routes, routes_over, unnarrowed
 from garrison.policy.table import Policy
 from garrison.serve.frameworks import Adapter
@@ -40,7 +41,10 @@ def inspect_app(adapter: Adapter, policy: Policy, own_paths: Iterable[str], *, d
         refusals.extend(unnarrowed(root, decisions, policy))
     for path in own_paths:
         for route in routes_over(path, root):
-            refusals.append(f"{route.template} of the app matches {path}, which Garrison serves; move one (prefix=)")
+            place = f" ({place_of(route.endpoint)})" if route.endpoint is not None else ""
+            refusals.append(
+                f"{route.template} of the app{place} matches {path}, which Garrison serves; move one (prefix=)"
+            )
     return Inspected(root, decisions, tuple(dict.fromkeys(refusals)))
 
 

@@ -63,7 +63,7 @@ def test_an_app_that_decides_twice_is_a_finding_in_the_document(directory: Path)
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert found["refusals"] == ["twice.py:12: twice is decided twice: one decorator is enough"]
-    assert set(found) == {"undecided", "refusals", "warnings", "routes"}
+    assert set(found) == {"undecided", "refusals", "unreachable", "settings", "warnings", "routes"}
 
 
 @pytest.mark.parametrize("command", ["serve", "check", "routes"])
@@ -145,8 +145,85 @@ def test_which_environment_it_is_is_read_where_the_server_reads_it(directory: Pa
     assert any("EMAIL_VERIFICATION" in text for text in warnings)
     (directory / "own.py").write_text(OWN_SETTINGS)
     assert "/docs" not in paths(directory, "own:app", GARRISON_ENV="development"), "settings made in code win"
-    wrong = run(directory, "check", "open:app", GARRISON_ENV="canary")
-    assert (wrong.returncode, "GARRISON_ENV: " in wrong.stderr, "canary" in wrong.stderr) == (1, True, False)
+    for command in ("check", "routes"):
+        wrong = run(directory, command, "open:app", GARRISON_ENV="canary")
+        assert (wrong.returncode, "GARRISON_ENV: " in wrong.stderr, "canary" in wrong.stderr) == (1, True, False)
+
+
+def test_settings_that_are_wrong_are_findings_all_at_once_by_name(directory: Path) -> None:
+    (directory / ".env").write_text("GARRISON_LIMIT_API=canary\nGARRISON_ISSUR=canary\n")
+    before = sorted(directory.rglob("*"))
+    mistakes = {"GARRISON_SESSION_IDLE": "canary", "GARRISON_SECRET": "canary", "PORT": "canary"}
+    done = run(directory, "check", "open:app", "--json", **mistakes)
+    assert done.returncode == 1
+    named = [one["name"] for one in json.loads(done.stdout)["settings"]]
+    assert sorted(named) == sorted(["GARRISON_LIMIT_API", "GARRISON_ISSUR", *mistakes])
+    text = run(directory, "check", "open:app", **mistakes)
+    assert all(f"setting: {name}: " in text.stderr for name in named)
+    assert "canary" not in done.stdout + done.stderr + text.stderr
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_what_production_lacks_here_is_a_note_and_what_is_wrong_with_the_rest_a_finding(directory: Path) -> None:
+    def found(**environment: str) -> tuple[list[str], str]:
+        done = run(directory, "check", "open:app", "--json", GARRISON_ENV="production", **environment)
+        document = json.loads(done.stdout)
+        assert done.returncode == (1 if document["settings"] else 0)
+        return [one["name"] for one in document["settings"]], " ".join(document["warnings"])
+
+    names, notes = found()
+    assert names == []
+    assert "GARRISON_SECRET, GARRISON_ISSUER, GARRISON_EMAIL_VERIFICATION" in notes
+    assert "tells" not in notes
+    names, notes = found(GARRISON_ISSUER="http://api.example.com", GARRISON_EMAIL_VERIFICATION="optional")
+    assert names == ["GARRISON_ISSUER"]
+    assert "needs GARRISON_SECRET, which" in notes
+    assert "tells whether an address was taken" in notes
+
+
+def test_in_development_there_is_nothing_to_note_about_a_sound_app(directory: Path) -> None:
+    done = run(directory, "check", "open:app", "--json")
+    assert json.loads(done.stdout)["warnings"] == []
+
+
+ROLES = """
+from fastapi import FastAPI
+from garrison import Garrison, Policy, allow, require
+
+app = FastAPI()
+Garrison(Policy(
+    ("GET /tasks", allow(scope="tasks:read")),
+    ("POST /tasks", allow(role="editor", scope="tasks:read tasks:write")),
+    ("GET /reports", allow(role="editr admin")),
+    ("GET /audit", allow(role="admin", scope="audit:read")),
+    ("GET /either", allow(role="editor admin", scope="tasks:write")),
+    require("GET /reports", limit="5/minute"),
+    roles={"editor": "tasks:write"},
+)).protect(app)
+
+@app.get("/tasks")
+@app.post("/tasks")
+@app.get("/reports")
+@app.get("/audit")
+@app.get("/either")
+async def one(): return 1
+"""
+
+
+def test_a_route_that_nobody_can_ever_call_is_a_finding_and_an_unknown_role_a_note(directory: Path) -> None:
+    (directory / "roles.py").write_text(ROLES)
+    done = run(directory, "check", "roles:app", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["refusals"] == []
+    assert found["unreachable"] == [
+        "GET /audit lets nobody in: admin never has audit:read; add it in Policy(roles=…) (table line 4: GET /audit)"
+    ]
+    [note] = found["warnings"]
+    assert note.startswith("role editr (GET /reports, table line 3: GET /reports)")
+    assert note.endswith("did you mean editor?")
+    text = run(directory, "check", "roles:app")
+    assert "closed: GET /audit" in text.stderr
 
 
 def test_routes_list_our_own_too_and_check_counts_the_apps(directory: Path) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import os
 import secrets
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +15,12 @@ from garrison.cli.apps import load_guarded
 from garrison.cli.output import FOUND, emit, guarded, say, table
 from garrison.core.errors import PolicyError, SettingsError
 from garrison.policy.decide import Decision
+from garrison.policy.holders import unknown_roles, unreachable
 from garrison.serve.garrison import Garrison
+
+if TYPE_CHECKING:
+    from garrison.serve.plans import Inspected
+    from garrison.serve.review import Review
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="A bare or a protected app.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -28,17 +35,19 @@ def routes_command(target: Target, json: Json = False) -> None:
 
       garrison routes main:app --json | jq '.routes[] | select(.rule.access == "public")'
     """
-    found = guarded(lambda: _inspect(target))
-    found["routes"] = guarded(lambda: [*found["routes"], *_own_routes(found.pop("prefix"))])
+    seen = guarded(lambda: _inspect(target))
+    routes = guarded(lambda: _every_route(seen))
     if json:
-        emit(found)
+        emit({"routes": routes} | _document(seen))
         return
-    rows = [(one["method"], one["path"], _described(one["rule"]), one["source"]) for one in found["routes"]]
+    rows = [(one["method"], one["path"], _described(one["rule"]), one["source"]) for one in routes]
     table(("method", "path", "demands", "decided by"), rows)
 
 
 def check_command(target: Target, json: Json = False) -> None:
-    """Say what would keep the app from starting, and what is worth knowing. Exit code 1 if something was found.
+    """Say what in routes, policy and settings would keep the app from starting, and what is worth knowing.
+
+    Exit code 1 if something was found. It needs no secrets: what production has and this machine lacks is a note.
 
     Examples:
 
@@ -47,33 +56,40 @@ def check_command(target: Target, json: Json = False) -> None:
       garrison check main:app --json
     """
     found = guarded(lambda: _checked(target))
-    wrong = bool(found["undecided"] or found["refusals"])
+    routes = found.pop("routes")
+    wrong = any(found[name] for name in found if name != "warnings")
     if json:
-        emit({name: found[name] for name in ("undecided", "refusals", "warnings")} | {"routes": len(found["routes"])})
+        emit(found | {"routes": len(routes)})
     else:
-        for one in found["routes"]:
+        for one in routes:
             if one["rule"] is None:
                 mend = "mark it with @public or @allow(…), or add a table line"
                 say(f"  undecided: {one['method']} {one['path']}: {one['source']}; {mend}")
         for text in found["refusals"]:
             say(f"  refused: {text}")
+        for text in found["unreachable"]:
+            say(f"  closed: {text}")
+        for one in found["settings"]:
+            say(f"  setting: {one['name']}: {one['problem']}")
         for text in found["warnings"]:
             say(f"  note: {text}")
-        say(f"{len(found['routes'])} routes, " + ("mend the above." if wrong else "each one decided."))
+        say(f"{len(routes)} routes, " + ("mend the above." if wrong else "each one decided."))
     if wrong:
         raise typer.Exit(FOUND)
 
 
-def _checked(target: str) -> dict[str, Any]:
-    """An app that cannot even be made (decided twice, a table that cannot be read) is a finding, too."""
-    try:
-        return _inspect(target)
-    except PolicyError as error:
-        return {"routes": [], "undecided": [], "refusals": list(error.refusals), "warnings": []}
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An app, its routes and its settings, nothing of it started."""
+
+    guard: Garrison
+    inspected: "Inspected"
+    review: "Review"
 
 
-def _inspect(target: str) -> dict[str, Any]:
+def _inspect(target: str) -> _Seen:
     from garrison.serve.plans import inspect_app, own_path  # keeps --help quick
+    from garrison.serve.review import review_environment, review_of
     from garrison.serve.wiring import OWN_PATHS
 
     sys.dont_write_bytecode = True  # no file is written, caches of the app's modules included
@@ -82,41 +98,62 @@ def _inspect(target: str) -> dict[str, Any]:
         adapter = guard.adapter
         if adapter is None:
             raise typer.Exit(FOUND)
-        development, tells = _environment(guard)
+        review = review_environment(os.environ, Path()) if guard.settings is None else review_of(guard.settings)
         own = [own_path(path, guard.prefix) for path in OWN_PATHS]
-        inspected = inspect_app(adapter, guard.policy, own, docs=development)
-    decisions = inspected.decisions
+        return _Seen(guard, inspect_app(adapter, guard.policy, own, docs=review.development), review)
+
+
+def _document(seen: _Seen) -> dict[str, Any]:
+    undecided = seen.inspected.decisions.undecided()
     return {
-        "routes": [_route(decision) for decision in decisions.all()],
-        "undecided": [
-            {"method": decision.method, "path": decision.route.template} for decision in decisions.undecided()
-        ],
-        "refusals": list(inspected.refusals),
-        "warnings": _warnings(tells=tells),
-        "prefix": guard.prefix,
+        "undecided": [{"method": one.method, "path": one.route.template} for one in undecided],
+        "refusals": list(seen.inspected.refusals),
+        "unreachable": unreachable(seen.inspected.decisions, seen.guard.policy),
+        "settings": _named(seen.review.problems),
+        "warnings": _warnings(seen),
     }
 
 
-def _environment(guard: Garrison) -> tuple[bool, bool]:
-    """Return whether the app will run in development, and whether in production a sign-up tells about addresses.
+def _checked(target: str) -> dict[str, Any]:
+    """An app that cannot even be made (decided twice, a table that cannot be read) is a finding, too."""
+    nothing: dict[str, Any] = {
+        name: [] for name in ("routes", "undecided", "refusals", "unreachable", "settings", "warnings")
+    }
+    try:
+        seen = _inspect(target)
+    except PolicyError as error:
+        return nothing | {"refusals": list(error.refusals)}
+    except SettingsError as error:
+        return nothing | {"settings": _named(error.problems)}
+    return _document(seen) | {"routes": [_route(decision) for decision in seen.inspected.decisions.all()]}
 
-    Asks for two settings and needs no other, so that CI can check a production app without its secrets.
-    """
-    from dotenv import dotenv_values  # keeps --help quick
 
-    verification: str
-    if guard.settings is not None:
-        development, verification = guard.settings.development, guard.settings.email_verification
-    else:
-        file = Path(".env")
-        written = dotenv_values(file, interpolate=False) if file.is_file() else {}
-        env = os.environ.get("GARRISON_ENV", written.get("GARRISON_ENV")) or "development"
-        if env not in ("development", "production"):
-            raise SettingsError([("GARRISON_ENV", "write development or production")])
-        development = env == "development"
-        name = "GARRISON_EMAIL_VERIFICATION"
-        verification = os.environ.get(name, written.get(name)) or ""
-    return development, not development and verification == "optional"
+def _named(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": name, "problem": problem} for name, problem in problems]
+
+
+def _warnings(seen: _Seen) -> list[str]:
+    """What is worth knowing here: that of production in production."""
+    found = unknown_roles(seen.inspected.decisions, seen.guard.policy)
+    if seen.review.absent:
+        found.append(f"production needs {', '.join(seen.review.absent)}, which this environment does not have")
+    if seen.review.tells:
+        found.append("EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken")
+    if seen.review.production:
+        found.append(
+            "under another server than `garrison serve`, the bounds of headers, time and framing are that server's"
+        )
+        found.append("identity on a host of its own (ISSUER) keeps a script injected into the app away from it")
+    return found
+
+
+def _every_route(seen: _Seen) -> list[dict[str, Any]]:
+    """Return the app's routes and ours. Raises SettingsError where it is unsure which environment they are of."""
+    unsure = [problem for problem in seen.review.problems if problem[0] in ("GARRISON_ENV", ".env")]
+    if unsure:
+        raise SettingsError(unsure)
+    decisions = seen.inspected.decisions
+    return [*(_route(decision) for decision in decisions.all()), *_own_routes(seen.guard.prefix)]
 
 
 def _own_routes(prefix: str) -> list[dict[str, Any]]:
@@ -167,11 +204,3 @@ def _described(rule: dict[str, Any] | None) -> str:
         if name != "access"
     ]
     return " ".join([rule["access"], *more])
-
-
-def _warnings(*, tells: bool) -> list[str]:
-    found = ["under another server than `garrison serve`, the bounds of headers, time and framing are that server's"]
-    if tells:
-        found.append("EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken")
-    found.append("identity on a host of its own (ISSUER) keeps a script injected into the app away from it")
-    return found

@@ -337,8 +337,7 @@ def load_settings(
     """
     environment = os.environ if environ is None else environ
     where = directory if directory is not None else Path()
-    named, problems = _written(where / ".env")
-    named |= {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    named, problems = written_settings(environment, where)
     known = set(Settings.model_fields)
     fields = {_name(field): field for field in known}
     problems.extend((name, _unknown(name, known)) for name in sorted(named) if name not in fields)
@@ -359,23 +358,25 @@ def load_settings(
     return settings
 
 
-def _written(file: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Return our variables in the file, and what is wrong with it.
+def written_settings(environ: Mapping[str, str], directory: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Return our variables as the environment, else `.env`, has them, and what is wrong with that file.
 
     A line with one of ours that cannot be read is a problem. Passing it over, as dotenv does, would start development
     where it said `GARRISON_ENV="production`.
     """
+    file = directory / ".env"
+    named: dict[str, str] = {}
+    problems: list[tuple[str, str]] = []
     try:
         text = file.read_text("utf-8-sig") if file.is_file() else ""
     except (OSError, UnicodeError):
-        return {}, [(file.name, "cannot be read as UTF-8 text")]
-    named: dict[str, str] = {}
-    problems: list[tuple[str, str]] = []
+        text, problems = "", [(file.name, "cannot be read as UTF-8 text")]
     for one in parse_stream(io.StringIO(text)):
         if one.error and PREFIX in one.original.string:
             problems.append((file.name, f"line {one.original.line} cannot be read; write NAME=value, quotes in pairs"))
         elif one.key is not None and one.key.startswith(PREFIX) and one.value is not None:
             named[one.key] = one.value
+    named.update((name, value) for name, value in environ.items() if name.startswith(PREFIX))
     return named, problems
 
 

@@ -1,0 +1,54 @@
+"""Settings as `garrison check` sees them: every mistake, also where production's secrets are not.
+
+What is written is checked as at start. What production needs and is not written here is named apart: CI checks an app
+without the secrets that it will run with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from garrison.core.errors import SettingsError
+from garrison.core.sealing import MIN_SECRET_BYTES
+from garrison.serve.settings import Settings, load_settings, written_settings
+
+_NEEDED = {
+    "GARRISON_SECRET": "-" * MIN_SECRET_BYTES,
+    "GARRISON_ISSUER": "https://issuer.invalid",
+    "GARRISON_EMAIL_VERIFICATION": "optional",
+}
+"""What production needs, and what stands in for it during the review."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What was found. `problems` are as those of SettingsError, `absent` are names; no value is among either."""
+
+    development: bool
+    production: bool
+    """Neither, where the setting itself is wrong."""
+    tells: bool
+    """In production a sign-in right after a sign-up tells whether an address was taken."""
+    problems: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+def review_of(settings: Settings) -> Review:
+    """Review settings that were made in code, and so checked already."""
+    production = not settings.development
+    return Review(settings.development, production, production and settings.email_verification == "optional")
+
+
+def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
+    """Review the environment and `.env` of `directory`. Opens and writes nothing else."""
+    named, _ = written_settings(environ, directory)
+    env = named.get("GARRISON_ENV") or "development"
+    production = env == "production"
+    absent = tuple(name for name in _NEEDED if not named.get(name)) if production else ()
+    problems: tuple[tuple[str, str], ...] = ()
+    try:
+        load_settings(environ={**environ, **{name: _NEEDED[name] for name in absent}}, directory=directory)
+    except SettingsError as error:
+        problems = error.problems
+    tells = production and named.get("GARRISON_EMAIL_VERIFICATION") == "optional"
+    return Review(env == "development", production, tells, problems, absent)

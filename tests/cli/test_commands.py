@@ -198,11 +198,25 @@ def test_accounts_by_command(directory: Path) -> None:
     assert not any(password.encode() in file.read_bytes() for file in (directory / "var").iterdir())
 
 
+@pytest.mark.parametrize("words", [("list",), ("set-role", "ada@example.com", "admin"), ("disable", "ada@example.com")])
+def test_where_there_is_no_database_none_is_made(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run(tmp_path, "account", *words, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(tmp_path / "var" / "garrison.db") in done.stderr
+    assert "GARRISON_DATABASE_URL" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_running_server_sees_commands_within_the_bound(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         client = person(server, "member")
         assert client.get("/reports/tasks").status_code == 403
-        assert run(tmp_path, "account", "set-role", "member@example.com", "admin").returncode == 0
+        [printed] = [
+            line for line in server.log.read_text().splitlines() if line.endswith(" account set-role EMAIL admin")
+        ]
+        command = printed.partition("then: ")[2].replace("EMAIL", "member@example.com")
+        plain = {"PATH": "/usr/bin:/bin"}  # of another terminal, where no virtual environment is active
+        assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=plain, check=False).returncode == 0
         began = time.monotonic()
         while client.get("/reports/tasks").status_code != 200:
             assert time.monotonic() - began < 2.0
@@ -211,7 +225,7 @@ def test_a_running_server_sees_commands_within_the_bound(tmp_path: Path) -> None
         while client.get("/auth/session").status_code != 401:
             assert time.monotonic() - began < 2.0
         assert f"http://127.0.0.1:{server.port}" in server.log.read_text()
-        assert "account set-role EMAIL admin" in server.log.read_text()
+        assert "garrison account set-role EMAIL admin" in server.log.read_text()
 
 
 def test_the_port_comes_from_the_option_or_the_environment_and_the_issuer_follows(directory: Path) -> None:

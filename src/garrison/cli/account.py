@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from garrison.cli.output import emit, guarded, say, table
+from garrison.cli.output import WRONG_USE, emit, guarded, say, table
 
 if TYPE_CHECKING:
     from garrison.identity.accounts.model import Account
@@ -40,7 +40,7 @@ def create(
         if password_stdin
         else typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     )
-    _show(_with(lambda accounts: accounts.create(email, password, role)), json)
+    _show(_with(lambda accounts: accounts.create(email, password, role), makes=True), json)
 
 
 @app.command("set-role")
@@ -103,8 +103,8 @@ def list_all(json: Json = False) -> None:
     )
 
 
-def _with(work: "Callable[[AccountService], Awaitable[T]]") -> T:
-    """Run `work` on the accounts of the current directory's settings."""
+def _with(work: "Callable[[AccountService], Awaitable[T]]", *, makes: bool = False) -> T:
+    """Run `work` on the accounts of the current directory's settings; `makes` says that it may begin a database."""
 
     async def run() -> T:
         # Imported here: --help needs no database library.
@@ -113,6 +113,12 @@ def _with(work: "Callable[[AccountService], Awaitable[T]]") -> T:
         from garrison.serve.wiring import wire_identity
 
         settings = load_settings()
+        if not makes and not settings.database_path.exists():
+            say(
+                f"garrison: there is no database {settings.database_path.absolute()}; run this in the server's "
+                "directory, or name its database in GARRISON_DATABASE_URL"
+            )
+            raise typer.Exit(WRONG_USE)
         store = Store(settings)
         identity = wire_identity(
             store.database, store.clock, store.view, store.sealer, settings.identity(), lambda _roles: frozenset()

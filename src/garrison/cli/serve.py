@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,9 +100,12 @@ def _banner(settings: "Settings", app: Any, host: str, port: int) -> None:
 
 
 def _command() -> str:
-    """Return how this command is called from the current directory."""
+    """Return how any shell in the current directory calls this command, one without our environment, too."""
     here, called = os.getcwd() + os.sep, os.path.abspath(sys.argv[0])
-    return called.removeprefix(here) if called.startswith(here) else "garrison"
+    in_venv = sys.prefix != sys.base_prefix
+    if os.path.basename(called) != "garrison" or (not in_venv and shutil.which("garrison") == called):
+        return "garrison"
+    return re.sub(r"([^\w@%+=:,./-])", r"\\\1", called.removeprefix(here))
 
 
 def configure_logs(settings: "Settings") -> None:

@@ -1,8 +1,10 @@
 """What must hold of the repository itself: promises of docstrings and the README, and what may not be in files."""
 
 import ast
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,25 @@ def test_the_readmes_other_blocks_are_python_and_its_rules_are_rules() -> None:
                 exec(line[1:], {"allow": allow, "public": public, "require": require, "task_owner": lambda id: None})
         else:
             compile(block, "README.md", "exec")
+
+
+def test_the_readmes_tests_of_an_app_pass_as_they_stand(tmp_path: Path) -> None:
+    tests, conftest = python_blocks()[-2:]
+    (tmp_path / "main.py").write_text("from examples.tasks.app import app\n")
+    (tmp_path / "conftest.py").write_text(conftest)
+    again = "\ndef test_the_store_is_this_tests_own(tmp_path):\n    test_reports_are_for_admins()\n"
+    again += "    assert (tmp_path / 'var' / 'garrison.db').exists()\n"
+    (tmp_path / "test_main.py").write_text(tests + again)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout
+    assert not (tmp_path / "var").exists()
 
 
 def test_the_readmes_refusal_is_the_real_one(tmp_path: Path) -> None:

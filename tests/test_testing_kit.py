@@ -159,6 +159,12 @@ def test_it_works_with_the_frameworks_own_client(app: FastAPI, lifespan: bool) -
         client.__exit__(None, None, None)
 
 
+def test_whoever_stands_in_has_no_session_to_show(app: FastAPI) -> None:
+    with TestClient(app) as client, acting_as(app, ADA):
+        assert client.get("/auth/session").status_code == 403
+        assert client.get("/auth/sessions").json() == {"items": []}
+
+
 def test_a_recent_factor_satisfies_factor_age(app: FastAPI) -> None:
     import time
 

@@ -11,6 +11,18 @@
 
 The whole guard runs; only *who is it* is answered by the test. What a route's handler does, it does. Refused with
 PolicyError where the settings say production, and nothing in a request can switch it on.
+
+Data goes to `var/` of the current directory and limits count as ever, so a fixture in `conftest.py` gives each test a
+store of its own and limits that it does not reach. The app lets go of a store where `with TestClient(app)` ends;
+started without it, it goes on with the same store in the next test.
+
+    @pytest.fixture(autouse=True)
+    def own_store(tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for limit in ("API", "ADDRESS", "SIGN_UP", "SIGN_IN", "SIGN_IN_ADDRESS"):
+            monkeypatch.setenv(f"GARRISON_LIMIT_{limit}", "100000/minute")
+
+Settings that are made in code, `Garrison(settings=Settings(…))`, name these themselves: the environment is not read.
 """
 
 import asyncio
@@ -65,7 +77,9 @@ def account(
 def acting_as(app: Any, principal: Principal) -> Iterator[None]:
     """Let every request of `app` without a credential of its own be `principal`'s, within the context.
 
-    Contexts nest; the innermost one counts. Raises PolicyError for an app without a guard, and in production.
+    Contexts nest; the innermost one counts. Whoever stands in has no account and no session in the store: of our own
+    paths `GET /auth/session` answers 403, `/auth/sessions` an empty list. To test these, sign up and sign in. Raises
+    PolicyError for an app without a guard, and in production.
     """
     stand_in = _guard(app).stand_in
     before = stand_in.principal

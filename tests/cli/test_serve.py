@@ -67,4 +67,4 @@ def test_an_app_that_configured_its_logs_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "structured.py").write_text(STRUCTURED + OPEN)
     with Server(tmp_path, app="structured:app") as server:
         pass
-    assert "event='email_verification_optional'" in server.log.read_text()
+    assert "GARRISON_EMAIL_VERIFICATION=optional" in server.log.read_text()

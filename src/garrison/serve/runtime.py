@@ -329,10 +329,7 @@ class _Opening:
 
     def _say(self, settings: Settings) -> None:
         if settings.email_verification in ("", "optional"):
-            _log.info(
-                "email_verification_optional",
-                note="a sign-in right after a sign-up tells whether the address was taken",
-            )
+            _log.info("sign-up tells whether an address is taken (GARRISON_EMAIL_VERIFICATION=optional)")
 
 
 def _plan(planner: Planner, decision: Decision, endpoint: Endpoint | None) -> Any:

@@ -24,4 +24,9 @@ def test_the_lines_of_the_page_are_true_as_they_stand(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     answers = re.findall(r"HTTP/1\.1 (\d+)", done.stdout)
     assert answers == ["200", "404", "404", "403", "200"], done.stdout + done.stderr
+    assert done.stdout.count('"status":"accepted"') == 2
+    assert done.stdout.count('"status":"complete"') == 2
+    assert done.stdout.count("Buy a present for Bob") == 2
     assert "ada@example.com" in done.stderr
+    assert "/docs" in page
+    assert "/auth/openapi.json" in page

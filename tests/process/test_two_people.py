@@ -5,7 +5,6 @@ Row by row what the example's routes demand, asked by every kind of principal wi
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -217,21 +216,3 @@ def test_two_credentials_are_400_and_a_cookie_beside_an_explicit_one_is_ignored(
     two = ada.get("/auth/session", headers={"authorization": f"Bearer {token}", "x-api-key": "x"})
     assert (two.status_code, two.json()["code"]) == (400, "two_credentials")
     bob.close()
-
-
-def test_the_page_of_the_example_has_lines_that_work(server: Server, tmp_path: Path) -> None:
-    """The lines are copied out of the page and run by a shell, as a newcomer would."""
-    import html
-    import re
-
-    page = server.client().get("/").text
-    assert "/docs" in page
-    assert "/auth/openapi.json" in page
-    lines = "\n".join(html.unescape(block) for block in re.findall(r"<pre>\n?(.*?)</pre>", page, re.DOTALL))
-    done = subprocess.run(
-        ["bash", "-e", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.count('"status":"accepted"') == 2
-    assert done.stdout.count('"status":"complete"') == 2
-    assert done.stdout.count("Buy a present for Bob") == 2
-    assert done.stdout.count("HTTP/1.1 404") == 2

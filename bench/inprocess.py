@@ -150,7 +150,7 @@ class Nowhere(TakesHeaderLines):
     async def send(self, _message: Message) -> None:
         """Take a message."""
 
-    async def begin(self, _status: int, _headers: Iterable[Header], _lines: bytes) -> None:
+    async def begin(self, _status: int, _headers: Iterable[Header], _blocks: Iterable[bytes]) -> None:
         """Take the beginning of an answer."""
 
 

@@ -30,14 +30,14 @@ def anyio_backend() -> str:
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("said", [[JSON], [], [(b"Content-Type", b"Text/HTML")], [(b"x-a", b"1"), JSON]])
 def test_a_block_says_what_single_fields_say(said: list[tuple[bytes, bytes]], secure: bool) -> None:
-    lines = SETS.lines(said, secure=secure)
+    lines = SETS.lines(said, secure)
     assert lines is not None
     assert header_lines(said) + lines == header_lines(SETS.complete(said, (), secure=secure))
 
 
 @pytest.mark.parametrize("name", [b"cache-control", b"X-Frame-Options", b"server", b"strict-transport-security"])
 def test_there_is_no_block_where_the_app_says_one_of_its_fields(name: bytes) -> None:
-    assert SETS.lines([JSON, (name, b"mine")], secure=True) is None
+    assert SETS.lines([JSON, (name, b"mine")], True) is None
 
 
 class Taking(TakesHeaderLines):
@@ -50,9 +50,9 @@ class Taking(TakesHeaderLines):
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def begin(self, status: int, headers: Iterable[Header], lines: bytes) -> None:
+    async def begin(self, status: int, headers: Iterable[Header], blocks: Iterable[bytes]) -> None:
         self.sent.append({"type": "http.response.start", "status": status, "headers": headers})
-        self.lines.append(lines)
+        self.lines.append(b"".join(blocks))
 
 
 async def receive() -> Message:

@@ -25,7 +25,7 @@ from garrison.guard.plan import Plan
 from garrison.guard.streams import Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
 from garrison.wire.call import ENDED, Call
-from garrison.wire.header_lines import taker_of
+from garrison.wire.header_lines import TakesHeaderLines
 from garrison.wire.problem import problem, problem_of
 
 _RETRY_SOON = ((b"retry-after", b"1"),)
@@ -94,7 +94,9 @@ class Chain:
         if answer is not None:
             await self._answer(call, answer, send)
             return
-        self._grant(call)
+        scope["garrison"] = call
+        scope["user"] = call.principal
+        call.granted = plan.grants
         try:
             await inner(scope, receive, self._way_out(call, send))
         except asyncio.CancelledError:
@@ -117,7 +119,7 @@ class Chain:
         finally:
             if call.task is not None:
                 self._streams.close(call)
-            call.plan.count(call.status)
+            plan.count(call.status)
             call.scope = ENDED
         if call.replaced is not None and not call.started:
             await self._answer(call, call.replaced, send)
@@ -165,7 +167,9 @@ class Chain:
                 ended = True
             return send(message)
 
-        self._grant(call)
+        scope["garrison"] = call
+        scope["user"] = call.principal
+        call.granted = call.plan.grants
         self._streams.open(call)
         try:
             await inner(scope, watched_receive, watched_send)
@@ -210,19 +214,13 @@ class Chain:
             answer = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
         await self._answer(call, answer, send)
 
-    def _grant(self, call: Call) -> None:
-        scope = call.scope
-        scope["garrison"] = call
-        scope["user"] = call.principal
-        call.granted = call.plan.grants
-
     def _way_out(self, call: Call, send: Send) -> Send:
         """Return the `send` that the app gets: its answer with our headers, and registered if it is a stream."""
 
         def guarded_send(message: Message) -> Awaitable[None]:
             if not call.started:
                 return self._begin(call, message, send)
-            if call.credential is not None:
+            if call.credential is not None and (call.cut or call.task is not None or "more_body" in message):
                 self._go_on(call, message)
             return send(message)
 
@@ -247,14 +245,14 @@ class Chain:
                     break
             else:
                 self._streams.open(call)
-        taker = taker_of(send)
-        lines = header_sets.lines(said, secure=call.secure) if taker is not None else None
-        if taker is None or lines is None:
-            more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
-            return send({**message, "headers": header_sets.complete(said, more, secure=call.secure)})
-        for added in call.added:
-            lines += added.lines
-        return taker.begin(status, said, b"%bx-request-id: %b\r\n" % (lines, call.request_id.encode()))
+        taker = getattr(send, "__self__", None)
+        if isinstance(taker, TakesHeaderLines):
+            lines = header_sets.lines(said, call.secure)
+            if lines is not None:
+                own = b"x-request-id: %b\r\n" % call.request_id.encode()
+                return taker.begin(status, said, (lines, *[added.lines for added in call.added], own))
+        more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
+        return send({**message, "headers": header_sets.complete(said, more, secure=call.secure)})
 
     def _go_on(self, call: Call, message: Message) -> None:
         """See to the stream that the rest of a signed-in answer may be."""

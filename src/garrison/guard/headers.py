@@ -68,7 +68,7 @@ class HeaderSets:
         """Return the set of answers that are no documents."""
         return self._sets[secure][0]
 
-    def lines(self, headers: Iterable[Header], *, secure: bool) -> bytes | None:
+    def lines(self, headers: Iterable[Header], secure: bool) -> bytes | None:
         """Return our set as a block to go with the app's `headers`; None where those say one of its fields, too."""
         names, is_html = self.names, False
         for name, value in headers:

@@ -34,7 +34,7 @@ def _lines_of(fields: list[Header]) -> bytes:
 class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
     """One request and its answer; made by `EdgeProtocol`."""
 
-    async def begin(self, status: int, headers: Iterable[Header], lines: bytes) -> None:
+    async def begin(self, status: int, headers: Iterable[Header], blocks: Iterable[bytes]) -> None:
         """Begin the answer. Raises RuntimeError where a field of `headers` is none."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
@@ -70,7 +70,7 @@ class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
             if name == b"content-type" and len(_checked) < _MOST_CHECKED:
                 _checked[field] = line
             content.append(line)
-        content.append(lines)
+        content.extend(blocks)
         if not self.keep_alive and not closes:
             content.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _BODILESS:

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Iterable
 from typing import NamedTuple
 
-from garrison.wire.answer import Header, Send
+from garrison.wire.answer import Header
 
 
 class Block(NamedTuple):
@@ -24,19 +24,13 @@ class Block(NamedTuple):
 
 
 class TakesHeaderLines:
-    """A server's answer that takes a block."""
+    """A server's answer that takes blocks: the object whose own bound `send` the app's side was given."""
 
     __slots__ = ()
 
     @abstractmethod
-    def begin(self, status: int, headers: Iterable[Header], lines: bytes) -> Awaitable[None]:
-        """Begin the answer, as `send` would with `headers`, and with the block `lines` behind them."""
-
-
-def taker_of(send: Send) -> TakesHeaderLines | None:
-    """Return the answer that takes blocks and whose own `send` this is, and not one that only looks like it."""
-    answer = getattr(send, "__self__", None)
-    return answer if isinstance(answer, TakesHeaderLines) else None
+    def begin(self, status: int, headers: Iterable[Header], blocks: Iterable[bytes]) -> Awaitable[None]:
+        """Begin the answer, as `send` would with `headers`, and with the blocks behind them."""
 
 
 def block(*fields: Header) -> Block:

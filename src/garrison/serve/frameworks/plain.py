@@ -27,16 +27,12 @@ class PlainAdapter:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._running = app
+        self.inner = app
+        """The app, locked once started."""
         self._element = object()
 
-    @property
-    def inner(self) -> ASGIApp:
-        """The app, locked once started."""
-        return self._running
-
     def install(self, entry: Entry, *, owner: object) -> Any:
-        return _guarded(self._app, entry, owner)
+        return type("Guarded", (), {"__call__": entry, GUARD: owner, "__doc__": "An ASGI app behind its guard."})()
 
     def inventory(self, policy: Policy) -> Branch:
         refusals = [f"table line {line.number}: {wrong}" for line in policy.lines if (wrong := _wrong(line.pattern))]
@@ -59,7 +55,7 @@ class PlainAdapter:
         def running(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             return (app if scope["type"] == "lifespan" else guarded)(scope, receive, send)
 
-        self._running = running
+        self.inner = running
 
     def has_late(self, scope: Scope) -> bool:
         return False
@@ -107,13 +103,3 @@ def _regex(pattern: Pattern) -> re.Pattern[str]:
         pieces = _PARAMETER.split(segment)  # literal, name, literal, …
         parts.append("".join(f"(?P<{one}>[^/]+)" if at % 2 else re.escape(one) for at, one in enumerate(pieces)))
     return re.compile("/".join(["", *parts]) + r"\Z")
-
-
-def _guarded(app: ASGIApp, entry: Entry, owner: object) -> ASGIApp:
-    """A function, because servers take an outermost callable that is not `async def` for ASGI 2."""
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        await entry(app, scope, receive, send)
-
-    setattr(guarded, GUARD, owner)
-    return guarded

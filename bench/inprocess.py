@@ -24,7 +24,7 @@ from garrison.core.durations import Limit
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
 from garrison.wire.answer import ASGIApp, Header, Message, Scope
-from garrison.wire.header_lines import TakesHeaderLines
+from garrison.wire.header_lines import Block, TakesHeaderLines
 
 CASES = ("public", "cookie", "token")
 GOAL_US = 8.0
@@ -150,7 +150,9 @@ class Nowhere(TakesHeaderLines):
     async def send(self, _message: Message) -> None:
         """Take a message."""
 
-    async def begin(self, _status: int, _headers: Iterable[Header], _blocks: Iterable[bytes]) -> None:
+    async def begin(
+        self, _status: int, _headers: Iterable[Header], _lines: bytes, _added: Iterable[Block], _request_id: str
+    ) -> None:
         """Take the beginning of an answer."""
 
 

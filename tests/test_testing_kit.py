@@ -220,6 +220,7 @@ def test_a_production_plan_holds_no_stand_in() -> None:
         )
         plan = planner.of_route(allow(signed_in=True), method="GET", websocket=False)
         call = Call({"type": "http", "method": "GET", "headers": [], "http_version": "1.1"})
+        call.headers = {}
         answers = [answer for check in plan.checks if (answer := check(call)) is not None]
         assert [getattr(answer, "status", 0) for answer in answers] == ([] if expected == 200 else [401])
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from garrison.serve.edge_answer import EdgeAnswer
+from garrison.wire.header_lines import block
 
 NAMES = st.sampled_from([b"Content-Type", b"x-a", b"content-length", b"transfer-encoding", b"connection", b"bad name"])
+ADDED = block((b"x-added", b"2"))
 VALUES = st.sampled_from([b"7", b"chunked", b"CLOSE", b"keep-alive, Close", b"text/plain", b"a\r\nb: c", b"", b"\xff"])
 
 
@@ -54,15 +56,15 @@ def answer(kind: type[RequestResponseCycle], method: str, *, keep_alive: bool) -
 
 
 def told(
-    kind: type[RequestResponseCycle], method: str, keep_alive: bool, messages: list[Any], block: bytes | None = None
+    kind: type[RequestResponseCycle], method: str, keep_alive: bool, messages: list[Any], lines: bytes | None = None
 ) -> Any:
     made, written = answer(kind, method, keep_alive=keep_alive)
 
     async def send_all() -> None:
         for message in messages:
-            if block is not None and "headers" in message:
+            if lines is not None and "headers" in message:
                 assert isinstance(made, EdgeAnswer)
-                await made.begin(message["status"], message["headers"], (block,))
+                await made.begin(message["status"], message["headers"], lines, (ADDED,), "id")
             else:
                 await made.send(message)
 
@@ -87,15 +89,17 @@ def test_a_block_comes_behind_what_uvicorn_would_have_written(
     rest = {"type": "http.response.body", "body": body}
     plain = told(RequestResponseCycle, method, keep_alive, [start, rest])
     assert told(EdgeAnswer, method, keep_alive, [start, rest]) == plain
-    assert told(EdgeAnswer, method, keep_alive, [start, rest], b"") == plain
     with_block = told(EdgeAnswer, method, keep_alive, [start, rest], b"x-block: 1\r\n")
     assert with_block[:2] == plain[:2]
-    assert with_block[2].replace(b"x-block: 1\r\n", b"", 1) == plain[2]
-    assert with_block[2].count(b"x-block: 1\r\n") == (1 if plain[2] else 0)
+    once = 1 if plain[2] else 0
+    for line in (b"x-block: 1\r\n", b"x-added: 2\r\n", b"x-request-id: id\r\n"):
+        assert with_block[2].count(line) == once
+        with_block = (*with_block[:2], with_block[2].replace(line, b"", 1))
+    assert with_block == plain
 
 
 def test_a_field_of_the_app_cannot_break_out_beside_a_block() -> None:
     made, written = answer(EdgeAnswer, "GET", keep_alive=True)
     with pytest.raises(RuntimeError, match="Invalid HTTP header value"):
-        asyncio.run(made.begin(200, [(b"x-a", b"1\r\nset-cookie: a=b")], (b"x-block: 1\r\n",)))  # type: ignore[attr-defined]
+        asyncio.run(made.begin(200, [(b"x-a", b"1\r\nset-cookie: a=b")], b"x-block: 1\r\n", (), "id"))  # type: ignore[attr-defined]
     assert written.data == b""

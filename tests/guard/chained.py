@@ -177,7 +177,11 @@ class Rig:
             return empty_answer(204)
 
         self.chain = Chain(
-            arrival=(arrival_layer(self.clock), proxies_layer(settings), *arrival),
+            arrival=(
+                arrival_layer(self.clock),
+                *(one for one in (proxies_layer(settings),) if one is not None),
+                *arrival,
+            ),
             before=(*(layer for layer in layers if layer is not None), *before),
             infrastructure={"/health/live": Endpoint("GET", "/health/live", Rule(public=True), live, "Live")},
             default_headers=planner.private_headers,

@@ -15,7 +15,7 @@ from garrison.guard.settings import GuardSettings
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
 from garrison.wire.answer import Header, Message, Receive, Scope, Send
-from garrison.wire.header_lines import TakesHeaderLines, header_lines
+from garrison.wire.header_lines import Block, TakesHeaderLines, header_lines
 
 pytestmark = pytest.mark.anyio
 SETS = HeaderSets(GuardSettings(development=True), cached=False)
@@ -28,16 +28,18 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-@pytest.mark.parametrize("said", [[JSON], [], [(b"Content-Type", b"Text/HTML")], [(b"x-a", b"1"), JSON]])
+@pytest.mark.parametrize("said", [[JSON], [(b"content-type", b"Text/HTML")], [(b"x-a", b"1"), JSON]])
 def test_a_block_says_what_single_fields_say(said: list[tuple[bytes, bytes]], secure: bool) -> None:
-    lines = SETS.lines(said, secure)
+    lines = SETS.lines(dict(said), secure)
     assert lines is not None
     assert header_lines(said) + lines == header_lines(SETS.complete(said, (), secure=secure))
 
 
-@pytest.mark.parametrize("name", [b"cache-control", b"X-Frame-Options", b"server", b"strict-transport-security"])
-def test_there_is_no_block_where_the_app_says_one_of_its_fields(name: bytes) -> None:
-    assert SETS.lines([JSON, (name, b"mine")], True) is None
+@pytest.mark.parametrize(
+    "name", [b"cache-control", b"X-Frame-Options", b"server", b"strict-transport-security", b"Content-Type", b"X-A"]
+)
+def test_there_is_no_block_where_the_app_says_one_of_its_fields_or_is_not_in_lower_case(name: bytes) -> None:
+    assert SETS.lines(dict([JSON, (name, b"mine")]), True) is None
 
 
 class Taking(TakesHeaderLines):
@@ -50,9 +52,13 @@ class Taking(TakesHeaderLines):
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def begin(self, status: int, headers: Iterable[Header], blocks: Iterable[bytes]) -> None:
+    async def begin(
+        self, status: int, headers: Iterable[Header], lines: bytes, added: Iterable[Block], request_id: str
+    ) -> None:
         self.sent.append({"type": "http.response.start", "status": status, "headers": headers})
-        self.lines.append(b"".join(blocks))
+        self.lines.append(
+            b"".join([lines, *(one.lines for one in added), b"x-request-id: %b\r\n" % request_id.encode()])
+        )
 
 
 async def receive() -> Message:

@@ -42,7 +42,7 @@ def make(method: str = "GET", *, scope: dict[str, Any] | None = None, **headers:
             **(scope or {}),
         }
     )
-    call.headers = dict(listed)
+    call.headers, call.secure = dict(listed), False
     return call
 
 

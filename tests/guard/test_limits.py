@@ -17,13 +17,14 @@ from starlette.routing import Route as StarletteRoute
 from starlette.testclient import TestClient
 
 from garrison import Garrison, Policy, allow, public, require
+from garrison.core.clock import ManualClock
 from garrison.core.durations import Limit
 from garrison.core.principal import Principal
+from garrison.guard.arrival import arrival_layer
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.layer import BeforeLayer, Check
 from garrison.guard.limit_table import SHARED_BUCKETS, Limiter, LimitTable
 from garrison.guard.limits import address_layer, api_limit_check, endpoint_limit, route_limit
-from garrison.guard.proxies import proxies_layer
 from garrison.guard.settings import GuardSettings
 from garrison.policy.decide import Decision
 from garrison.policy.inventory import Route
@@ -33,14 +34,14 @@ from garrison.wire.answer import Answer
 from garrison.wire.call import Call
 
 DEVELOPMENT = GuardSettings(development=True)
-_find_client = proxies_layer(DEVELOPMENT)
+_arrive = arrival_layer(ManualClock())
 
 
 def make(peer: str = "192.0.2.1", *, boot: float = 1000.0, principal: Principal = Principal.anonymous) -> Call:
     call = Call({"type": "http", "method": "GET", "scheme": "http", "client": (peer, 1), "headers": []})
+    assert _arrive(call) is None
     call.boot = boot
     call.principal = principal
-    _find_client(call)
     return call
 
 

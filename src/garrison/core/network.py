@@ -7,6 +7,7 @@ own network.
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -51,3 +52,9 @@ def bucket(text: str, *, v4_prefix: int = 32, v6_prefix: int = 64) -> str:
     if prefix == address.max_prefixlen:
         return str(address)
     return str(ipaddress.ip_network((address, prefix), strict=False))
+
+
+@lru_cache(4096)
+def network_of(peer: str) -> str:
+    """Return the network this peer is counted under: `bucket`, remembered."""
+    return bucket(peer)

@@ -1,4 +1,4 @@
-"""Layer 1a: a request arrives — headers read once, request id given (RFC 9110 section 5.3, CWE-444).
+"""Layer 1a: a request arrives — who is at the other end, headers read once, request id given (RFC 9110 5.3, CWE-444).
 
 A header that may stand only once and comes twice is refused: two readers would pick different ones. Header names
 come lower-case from every ASGI server; a name that is not is refused for the same reason.
@@ -10,11 +10,13 @@ import itertools
 import secrets
 
 from garrison.core.clock import Clock
+from garrison.core.network import network_of
 from garrison.guard.layer import BeforeLayer
 from garrison.wire.answer import Answer
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
 
+_TLS = frozenset({"https", "wss"})
 _ONCE = frozenset(
     {
         b"authorization",
@@ -33,18 +35,23 @@ _ONCE = frozenset(
 
 
 def arrival_layer(clock: Clock) -> BeforeLayer:
-    """Return the layer that fills `call.headers`, `call.request_id` and the times."""
+    """Return the layer that fills what `Call` has no defaults for: every other one may rely on it."""
     prefix = secrets.token_hex(6)
     counter = itertools.count(1).__next__
     both = clock.both
 
     def arrive(call: Call) -> Answer | None:
+        scope = call.scope
         call.request_id = f"{prefix}{counter():08x}"
         call.now, call.boot = both()
-        listed = call.scope["headers"]
-        headers = dict(listed)
+        client = scope.get("client")
+        call.peer = peer = client[0] if client else ""
+        call.network = network_of(peer)
+        call.secure = scope.get("scheme") in _TLS
+        listed = scope["headers"]
+        call.headers = headers = dict(listed)
         if len(headers) != len(listed):
-            headers = {}
+            call.headers = headers = {}
             for name, value in listed:
                 if name not in headers:
                     headers[name] = value
@@ -52,7 +59,6 @@ def arrival_layer(clock: Clock) -> BeforeLayer:
                     return problem("bad_request", call.request_id, detail="a header came twice that may come once")
                 else:
                     headers[name] += (b"; " if name == b"cookie" else b", ") + value
-        call.headers = headers
         return None
 
     return arrive

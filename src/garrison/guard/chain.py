@@ -119,7 +119,7 @@ class Chain:
         finally:
             if call.task is not None:
                 self._streams.close(call)
-            plan.count(call.status)
+            plan.counts[call.status] += 1
             call.scope = ENDED
         if call.replaced is not None and not call.started:
             await self._answer(call, call.replaced, send)
@@ -189,7 +189,7 @@ class Chain:
         finally:
             if call.task is not None:
                 self._streams.close(call)
-            call.plan.count(101)
+            call.plan.counts[101] += 1
             call.scope = ENDED
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -233,24 +233,21 @@ class Chain:
         if message["type"] != "http.response.start":
             return send(message)
         call.started = True
-        call.status = status = message["status"]
+        call.status = message["status"]
         plan: Plan = call.plan
         headers = message.get("headers", ())
         said = headers if headers.__class__ is list else list(headers)
+        fields = dict(said)
         header_sets = plan.headers
         if call.credential is not None:
             header_sets = plan.personal_headers
-            for name, _ in said:
-                if name == b"content-length":
-                    break
-            else:
+            if b"content-length" not in fields:
                 self._streams.open(call)
         taker = getattr(send, "__self__", None)
         if isinstance(taker, TakesHeaderLines):
-            lines = header_sets.lines(said, call.secure)
-            if lines is not None:
-                own = b"x-request-id: %b\r\n" % call.request_id.encode()
-                return taker.begin(status, said, (lines, *[added.lines for added in call.added], own))
+            lines = header_sets.lines(fields, call.secure)
+            if lines is not None and len(fields) == len(said):
+                return taker.begin(call.status, said, lines, call.added, call.request_id)
         more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
         return send({**message, "headers": header_sets.complete(said, more, secure=call.secure)})
 
@@ -270,7 +267,7 @@ class Chain:
         if answer.status >= 400 or answer.code:
             self._refusals.note(call, answer.code, answer.status)
         if call.plan is not None:
-            call.plan.count(answer.status)
+            call.plan.counts[answer.status] += 1
         more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
         complete = headers.complete(answer.headers, more, secure=call.secure)
         call.started = True
@@ -282,7 +279,7 @@ class Chain:
         """Refuse a web socket before it is accepted: with our answer where the server can, else by closing."""
         self._refusals.note(call, answer.code, answer.status)
         if call.plan is not None:
-            call.plan.count(answer.status)
+            call.plan.counts[answer.status] += 1
         if "websocket.http.response" not in (call.scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
             return

@@ -7,7 +7,7 @@ HTML gets a content security policy that pages can live with; everything else ge
 because a JSON answer opened as a document must be inert.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from garrison.guard.settings import GuardSettings
 from garrison.wire.answer import Header
@@ -53,7 +53,7 @@ class HeaderSets:
     A set is a tuple of (name, value); `names` holds every name in any set, to find what the app said itself.
     """
 
-    __slots__ = ("_lines", "_sets", "names")
+    __slots__ = ("_lines", "_ours", "_sets", "names")
 
     def __init__(self, settings: GuardSettings, *, cached: bool, docs: bool = False) -> None:
         store = () if cached else (NO_STORE,)
@@ -62,22 +62,21 @@ class HeaderSets:
         html = (*_COMMON, *_HTML, (b"content-security-policy", CSP_DOCS if docs else CSP_HTML), *store)
         self._sets = ((api, html), ((*api, hsts), (*html, hsts)))
         self._lines = tuple(tuple(header_lines(headers) for headers in pair) for pair in self._sets)
-        self.names = frozenset(name for name, _ in (*api, *html, hsts)) | _DROPPED | {b"content-type"}
+        self._ours = frozenset(name for name, _ in (*api, *html, hsts)) | _DROPPED
+        self.names = self._ours | {b"content-type"}
 
     def api(self, *, secure: bool) -> tuple[Header, ...]:
         """Return the set of answers that are no documents."""
         return self._sets[secure][0]
 
-    def lines(self, headers: Iterable[Header], secure: bool) -> bytes | None:
-        """Return our set as a block to go with the app's `headers`; None where those say one of its fields, too."""
-        names, is_html = self.names, False
-        for name, value in headers:
-            if name in names or name.lower() in names:
-                if name.lower() != b"content-type":
-                    return None
-                if value[:9].lower() == b"text/html":
-                    is_html = True
-        return self._lines[secure][is_html]
+    def lines(self, fields: Mapping[bytes, bytes], secure: bool) -> bytes | None:
+        """Return our set as a block to go with the app's `fields`.
+
+        None where those say one of its fields, too, and where names are not in lower case: then `complete` has to look.
+        """
+        if not self._ours.isdisjoint(fields) or not b"".join(fields).islower():
+            return None
+        return self._lines[secure][fields.get(b"content-type", b"")[:9].lower() == b"text/html"]
 
     def complete(self, headers: Iterable[Header], more: Iterable[Header], *, secure: bool) -> list[Header]:
         """Return the app's `headers` and ours and `more`; the app's win, dropped ones are gone."""

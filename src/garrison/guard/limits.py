@@ -71,7 +71,9 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
     take, remaining_of = limiter.take, limiter.remaining
 
     def check_api(call: Call) -> Answer | None:
-        left = take(_who(call), call.boot)
+        principal = call.principal  # `_who`, written out for the usual case
+        who = _who(call) if principal.kind == "foreign" else principal.id or call.network
+        left = take(who, call.boot)
         if left < 0.0:
             return refused(call, left, "api", policy)
         remaining = remaining_of(left)

@@ -4,6 +4,7 @@ What a route does not demand costs nothing: the check is not in its tuple. Every
 tuple or an error at start.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from garrison.guard.authenticate import Authenticator, authenticate_check
@@ -42,13 +43,8 @@ class Plan:
         self.max_body = max_body
         self.grants = grants
         """False lets the framework answer (a slash redirect) without letting any endpoint run."""
-        self.counts: dict[int, int] = {}
+        self.counts: defaultdict[int, int] = defaultdict(int)
         """Status → how many answers, since start."""
-
-    def count(self, status: int) -> None:
-        """Count one answer."""
-        counts = self.counts
-        counts[status] = counts.get(status, 0) + 1
 
 
 class Planner:

@@ -9,7 +9,7 @@ the Host header is what the framework routes by, so it is what the allow-list mu
 
 import re
 
-from garrison.core.network import bucket, is_in, parse_address
+from garrison.core.network import is_in, network_of, parse_address
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.settings import GuardSettings
 from garrison.wire.answer import Answer
@@ -17,36 +17,17 @@ from garrison.wire.call import Call
 from garrison.wire.problem import problem
 
 _MAX_HOPS = 32
-_CACHE = 4096
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _PAIR = re.compile(r'\s*([a-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"=\s]*))\s*', re.ASCII | re.IGNORECASE)
 
 
-def proxies_layer(settings: GuardSettings) -> BeforeLayer:
-    """Return the layer that sets `call.peer`, `call.network` and `call.secure`."""
+def proxies_layer(settings: GuardSettings) -> BeforeLayer | None:
+    """Return the layer that corrects `call.peer`, `call.network` and `call.secure`; None where no proxy is trusted."""
     trusted = settings.trusted_proxies
-    networks: dict[str, str] = {}
-
-    def network_of(peer: str) -> str:
-        found = networks.get(peer)
-        if found is None:
-            if len(networks) >= _CACHE:
-                networks.clear()
-            found = networks[peer] = bucket(peer)
-        return found
-
-    def direct(call: Call) -> Answer | None:
-        scope = call.scope
-        client = scope.get("client")
-        peer = client[0] if client else ""
-        call.peer = peer
-        network = networks.get(peer)
-        call.network = network if network is not None else network_of(peer)
-        call.secure = scope.get("scheme") in ("https", "wss")
+    if not trusted:
         return None
 
     def behind(call: Call) -> Answer | None:
-        direct(call)
         if not is_in(parse_address(call.peer), trusted):
             return None
         headers = call.headers
@@ -90,7 +71,7 @@ def proxies_layer(settings: GuardSettings) -> BeforeLayer:
                 return client
         return client
 
-    return behind if trusted else direct
+    return behind
 
 
 def _without_port(node: str) -> str:

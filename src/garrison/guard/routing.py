@@ -30,25 +30,25 @@ def routing_layer(
 
     def route(call: Call) -> Answer | None:
         scope = call.scope
-        raw = scope.get("raw_path")
-        if raw is None:
-            raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
-        elif b"?" in raw:  # servers disagree on whether the query is part of it
-            raw = raw.partition(b"?")[0]
-        kind, root = call.kind, root_path(scope)
+        raw, root = scope.get("raw_path"), root_path(scope)
+        kind = call.kind
         meaning = remembered.get((call.method, raw, root)) if kind == "http" else None
         if meaning is None:
-            method = call.method if kind == "http" else "WS"
+            if raw is None:
+                raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
+            elif b"?" in raw:  # servers disagree on whether the query is part of it
+                raw = raw.partition(b"?")[0]
             host = _host(call) if has_hosts else call.host
-            meaning = meaning_of(kind, method, raw, root, host)  # type: ignore[arg-type]
-        outcome, path = meaning.outcome, meaning.path
-        if outcome == "found" and path == scope["path"]:
+            meaning = meaning_of(kind, call.method if kind == "http" else "WS", raw, root, host)
+        path = meaning.path
+        if meaning.outcome == "found" and path == scope["path"]:
             call.path = path
             call.route = decision = meaning.decision
             call.plan = decision.plan  # type: ignore[union-attr]
             call.params = meaning.params
             call.values = meaning.values
             return None
+        outcome = meaning.outcome
         if outcome == "bad_path" or (path != scope["path"] and outcome != "missing"):
             return problem("bad_path", call.request_id)
         call.path = path

@@ -38,7 +38,7 @@ def locked(
             and call.route.route.element is element
             and scope["path"] == call.path
             and scope["type"] == call.kind
-            and (call.kind == "websocket" or scope["method"] == call.method)
+            and scope.get("method", "GET") == call.method  # of web sockets neither has one
             and (not parameters or not call.values or _holds(scope.get("path_params", _NOTHING), call.values))
         ):
             return app(scope, receive, send)

@@ -34,7 +34,7 @@ class Matcher:
         self.has_hosts = any_host(root)
         literals = [_PARAMETER.sub("", route.template) for route in decisions.by_route]
         self._has_upper = any(literal != literal.lower() for literal in literals)
-        self.remembered: dict[tuple[str, bytes, str], Meaning] = {}
+        self.remembered: dict[tuple[str, bytes | None, str], Meaning] = {}
         """(method, undecoded path, root path) → what such an HTTP request was found to mean."""
 
     def meaning(self, kind: Kind, method: str, raw: bytes, root_path: str, host: str) -> Meaning:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from garrison.wire.answer import Header
-from garrison.wire.header_lines import TakesHeaderLines, header_lines
+from garrison.wire.header_lines import Block, TakesHeaderLines, header_lines
 
 _BODILESS = frozenset({204, 304})
 _MOST_CHECKED = 256
@@ -34,7 +34,9 @@ def _lines_of(fields: list[Header]) -> bytes:
 class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
     """One request and its answer; made by `EdgeProtocol`."""
 
-    async def begin(self, status: int, headers: Iterable[Header], blocks: Iterable[bytes]) -> None:
+    async def begin(
+        self, status: int, headers: Iterable[Header], lines: bytes, added: Iterable[Block], request_id: str
+    ) -> None:
         """Begin the answer. Raises RuntimeError where a field of `headers` is none."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
@@ -52,6 +54,11 @@ class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
                 content.append(line)
                 continue
             name, value = field
+            if name == b"content-length" and value.isdigit() and self.chunked_encoding is None:  # the usual one
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+                content.append(b"content-length: %b\r\n" % value)
+                continue
             if HEADER_RE.search(name):
                 raise RuntimeError("Invalid HTTP header name.")
             if HEADER_VALUE_RE.search(value):
@@ -70,11 +77,13 @@ class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
             if name == b"content-type" and len(_checked) < _MOST_CHECKED:
                 _checked[field] = line
             content.append(line)
-        content.extend(blocks)
+        content.append(lines)
+        for block in added:
+            content.append(block.lines)
         if not self.keep_alive and not closes:
             content.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _BODILESS:
             self.chunked_encoding = True
             content.append(b"transfer-encoding: chunked\r\n")
-        content.append(b"\r\n")
+        content.append(b"x-request-id: %b\r\n\r\n" % request_id.encode())
         self.transport.write(b"".join(content))

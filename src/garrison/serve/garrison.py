@@ -49,6 +49,8 @@ class Garrison:
         self._starting = threading.Lock()
         self.stand_in = StandIn()
         """Who stands in for whoever would be authenticated, in tests; see `garrison.testing`."""
+        self.behind_edge = False
+        """True where `garrison serve` runs the app: its edge bounds targets and headers before a request exists."""
 
     def protect(self, app: App) -> App:
         """Guard `app` in place and return it; any ASGI app but FastAPI and Starlette is wrapped instead.
@@ -61,8 +63,10 @@ class Garrison:
         garrison = self
 
         async def entry(_app: Any, scope: Scope, receive: Receive, send: Send) -> None:
-            runtime = garrison._runtime
-            kind = scope["type"]
+            runtime, kind = garrison._runtime, scope["type"]
+            if kind == "http" and runtime is not None and runtime.has_background:  # the usual case
+                await runtime.chain.http(adapter.inner, scope, receive, send)
+                return
             if kind == "lifespan":
                 await garrison._lifespan(adapter, scope, receive, send)
                 return

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +237,7 @@ class _Opening:
         self._policy = garrison.policy
         self._prefix = garrison.prefix
         self._stand_in = garrison.stand_in
+        self._behind_edge = garrison.behind_edge
         self._settings = settings
         self._guard = settings.guard()
         self._refusals = Refusals()
@@ -276,10 +277,10 @@ class _Opening:
         late = Decision(Route("(added after start)", "http", _NEVER, None), "*", None, "added after start")
         late.plan = planner.of_route(None, method="POST", websocket=False)
         adapter.lock(self._on_lock_refusal)
-        before: Sequence[BeforeLayer | None] = (
+        before = (
             host_layer(guard),
             https_layer(guard),
-            bounds_layer(guard),
+            None if self._behind_edge else bounds_layer(guard),
             address_layer(guard, limits),
             cors_layer(guard),
             routing_layer(
@@ -291,8 +292,8 @@ class _Opening:
             ),
         )
         chain = Chain(
-            arrival=(arrival_layer(store.clock), proxies_layer(guard)),
-            before=[layer for layer in before if layer is not None],
+            arrival=_those_there((arrival_layer(store.clock), proxies_layer(guard))),
+            before=_those_there(before),
             infrastructure={own_path(one.path, self._prefix): one for one in endpoints if one.infrastructure},
             default_headers=planner.private_headers,
             streams=streams,
@@ -330,6 +331,10 @@ class _Opening:
     def _say(self, settings: Settings) -> None:
         if settings.email_verification in ("", "optional"):
             _log.info("sign-up tells whether an address is taken (GARRISON_EMAIL_VERIFICATION=optional)")
+
+
+def _those_there(layers: Iterable[BeforeLayer | None]) -> list[BeforeLayer]:
+    return [layer for layer in layers if layer is not None]
 
 
 def _plan(planner: Planner, decision: Decision, endpoint: Endpoint | None) -> Any:

@@ -26,6 +26,7 @@ from types import FrameType
 import uvicorn
 
 from garrison.serve.edge import MAX_CONNECTIONS, EdgeProtocol
+from garrison.serve.frameworks import guard_of
 from garrison.serve.lifespan import QuietLifespan
 from garrison.serve.settings import PROCESSES
 from garrison.wire.answer import ASGIApp
@@ -64,6 +65,9 @@ def serve(
         return TAKEN
     # Inherited by the workers: N processes share the limits.
     os.environ[PROCESSES] = str(workers)
+    guard = guard_of(app)
+    if guard is not None:
+        guard.behind_edge = True
     config = _config(app, _fitting(protocol))
     if workers == 1:
         return _run(_Server(config, ready), listener)

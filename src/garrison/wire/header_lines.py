@@ -29,8 +29,10 @@ class TakesHeaderLines:
     __slots__ = ()
 
     @abstractmethod
-    def begin(self, status: int, headers: Iterable[Header], blocks: Iterable[bytes]) -> Awaitable[None]:
-        """Begin the answer, as `send` would with `headers`, and with the blocks behind them."""
+    def begin(
+        self, status: int, headers: Iterable[Header], lines: bytes, added: Iterable[Block], request_id: str
+    ) -> Awaitable[None]:
+        """Begin the answer, as `send` would with `headers`, and behind them `lines`, the blocks and X-Request-Id."""
 
 
 def block(*fields: Header) -> Block:

@@ -231,7 +231,10 @@ def _rule(
     kinds = _words(credentials, "credentials")
     if kinds - CREDENTIAL_KINDS:
         raise ValueError(f"credentials are {' '.join(sorted(CREDENTIAL_KINDS))}, not {' '.join(sorted(kinds))}")
-    if max_body is not None and (not isinstance(max_body, int) or max_body < 0):
+    for name, value in (("audit", audit), ("cache", cache), ("csrf", csrf), ("encoded_slash", encoded_slash)):
+        if not isinstance(value, bool):  # "no" would be true
+            raise TypeError(f"{name} is True or False, not {value!r}")
+    if max_body is not None and (not isinstance(max_body, int) or isinstance(max_body, bool) or max_body < 0):
         raise ValueError("max_body is a number of bytes")
     if or_role and owner is None:
         raise TypeError("or_role goes with owner")

@@ -96,10 +96,12 @@ def show(report: dict[str, Any]) -> None:
     found = report.get("storm")
     if found:
         print("\nSign-in storm, 64 at a time without pause, real hash parameters")
-        print(f"  p99 of others  {found['quiet_p99_ms']:.1f} ms without, {found['stormy_p99_ms']:.1f} ms with it")
-        print(f"  hashes         {found['hashes_per_s']:.1f}/s, the pool alone {found['pool_alone_per_s']:.1f}/s")
-        print(f"  refused        {found['refused']} with 503, the slowest after {found['refused_max_ms']:.0f} ms")
-        print("                 (a place in the queue is held for 2,000 ms at most)")
+        quiet, stormy = found["quiet_p99_ms"], found["stormy_p99_ms"]
+        print(f"  p99 of others  {quiet:.2f} ms without, {stormy:.2f} ms with it: {found['p99_ratio']:.2f} (goal 2)")
+        hashes, alone = found["hashes_per_s"], found["pool_alone_per_s"]
+        print(f"  hashes         {hashes:.1f}/s, the pool alone {alone:.1f}/s: {found['hash_ratio']:.2f} (goal 0.9)")
+        slowest = f"the slowest after {found['refused_max_ms']:.0f} ms (goal 50)"
+        print(f"  refused        {found['refused']} with 503, {slowest}")
         print(f"  memory         {found['memory_mib']:.0f} MiB at most")
 
 

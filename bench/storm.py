@@ -1,7 +1,10 @@
 """T8: sign-ins without pause, 64 at a time, against `garrison serve`; what others feel, and what is shed.
 
-Prints p99 of a public route without and with the storm, how long refused sign-ins waited beyond the queue's bound, and
-how many hashes a second the storm got, beside what the pool alone does.
+Prints p99 of a public route without and with the storm, how long refused sign-ins waited, and how many hashes a second
+the storm got, beside what the pool alone does.
+
+The storm is a process of its own at the lowest priority: on a machine of few cores it would else take from the server
+the very time that is to be measured, and whoever probes would measure the storm's own event loop.
 """
 
 import asyncio
@@ -46,22 +49,36 @@ def pool_alone(seconds: float) -> float:
     return float(json.loads(done.stdout))
 
 
-async def _probe(url: str, seconds: float) -> list[float]:
+async def _probe(url: str, seconds: float) -> tuple[list[float], list[float]]:
+    """Return how long a public route took, again and again, and how long sign-ins took that were refused."""
     times: list[float] = []
+    refused: list[float] = []
+    body = {"email": "somebody@example.com", "password": "wrong", "deliver": "token"}
     async with aiohttp.ClientSession(url) as client:
         end = time.perf_counter() + seconds
+
+        async def sign_in() -> None:
+            while time.perf_counter() < end:
+                began = time.perf_counter()
+                async with client.post("/auth/sign-in", json=body) as answer:
+                    await answer.read()
+                    if answer.status == 503:
+                        refused.append(time.perf_counter() - began)
+                await asyncio.sleep(0.05)
+
+        trying = asyncio.create_task(sign_in())
         while time.perf_counter() < end:
             began = time.perf_counter()
             async with client.get("/test") as answer:
                 await answer.read()
             times.append(time.perf_counter() - began)
             await asyncio.sleep(0.004)
-    return times
+        await trying
+    return times, refused
 
 
 async def _storm(url: str, seconds: float) -> dict[str, Any]:
     statuses: dict[int, int] = {}
-    refused: list[float] = []
     connector = aiohttp.TCPConnector(limit=AT_A_TIME)
     async with aiohttp.ClientSession(url, connector=connector) as client:
         end = time.perf_counter() + seconds
@@ -71,24 +88,28 @@ async def _storm(url: str, seconds: float) -> dict[str, Any]:
             while time.perf_counter() < end:
                 tried += 1
                 body = {"email": f"nobody{number}-{tried}@example.com", "password": "wrong", "deliver": "token"}
-                began = time.perf_counter()
                 async with client.post("/auth/sign-in", json=body) as answer:
                     await answer.read()
                     statuses[answer.status] = statuses.get(answer.status, 0) + 1
-                    if answer.status == 503:
-                        refused.append(time.perf_counter() - began)
-                        if "retry-after" not in answer.headers:
-                            raise SystemExit("a 503 without Retry-After")
+                    if answer.status == 503 and "retry-after" not in answer.headers:
+                        raise SystemExit("a 503 without Retry-After")
 
         await asyncio.gather(*(sign_in(number) for number in range(AT_A_TIME)))
-    return {"statuses": statuses, "refused_s": refused}
+    return {"statuses": statuses}
 
 
-async def _both(url: str, seconds: float) -> dict[str, Any]:
-    quiet = await _probe(url, seconds)
-    probing = asyncio.create_task(_probe(url, seconds))
-    storm = await _storm(url, seconds)
-    return {"quiet": quiet, "stormy": await probing, **storm}
+def _both(url: str, seconds: float) -> dict[str, Any]:
+    quiet, _ = asyncio.run(_probe(url, seconds))
+    command = [sys.executable, "-m", "bench.storm", url, str(seconds)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as storm:
+        time.sleep(0.7)  # it starts
+        stormy, refused = asyncio.run(_probe(url, max(0.5, seconds - 1.0)))
+        output, _ = storm.communicate()
+    if storm.returncode:
+        raise SystemExit("the storm broke off")
+    found = json.loads(output)
+    statuses = {int(status): count for status, count in found["statuses"].items()}
+    return {"quiet": quiet, "stormy": stormy, "statuses": statuses, "refused_s": refused}
 
 
 def run(seconds: float = 10.0) -> dict[str, Any]:
@@ -109,7 +130,7 @@ def run(seconds: float = 10.0) -> dict[str, Any]:
         server = subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.DEVNULL)
         try:
             _wait(port)
-            found = asyncio.run(_both(f"http://127.0.0.1:{port}", seconds))
+            found = _both(f"http://127.0.0.1:{port}", seconds)
             memory = _memory_mib(server.pid)
         finally:
             server.terminate()
@@ -145,3 +166,8 @@ def _memory_mib(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+if __name__ == "__main__":
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    print(json.dumps(asyncio.run(_storm(sys.argv[1], float(sys.argv[2])))))

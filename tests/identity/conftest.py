@@ -27,7 +27,7 @@ from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
 from garrison.identity.passwords.routes import password_endpoints
 from garrison.identity.passwords.service import PasswordService
-from garrison.identity.sessions.authenticator import CookieAuthenticator, TokenAuthenticator
+from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import SessionCache
 from garrison.identity.sessions.routes import session_endpoints
 from garrison.identity.sessions.service import SessionService
@@ -36,6 +36,12 @@ from garrison.identity.sign_in.password_check import PasswordCheck
 from garrison.identity.sign_in.routes import sign_in_endpoints
 from garrison.identity.sign_in.service import SignInService
 from garrison.identity.sign_in.throttle import Throttle
+from garrison.identity.signing.keyring import Keyring
+from garrison.identity.signing.routes import signing_endpoints
+from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.authenticator import AccessTokenAuthenticator
+from garrison.identity.tokens.routes import token_endpoints
+from garrison.identity.tokens.service import TokenService
 from garrison.store.audit import events
 from garrison.store.database import Database
 from garrison.store.log import READ_AFTER
@@ -46,7 +52,13 @@ from garrison.wire.call import Call
 from garrison.wire.problem import problem, problem_of
 
 PASSWORD = "a long walk to the sea"
-CHEAP = IdentitySettings(development=True, password_cost=PasswordCost(8, 1, 1), hash_threads=2, hash_queue=256)
+CHEAP = IdentitySettings(
+    development=True,
+    password_cost=PasswordCost(8, 1, 1),
+    hash_threads=2,
+    hash_queue=256,
+    signing_algorithm="ES256",
+)
 
 
 @pytest.fixture
@@ -101,19 +113,27 @@ class Process:
         )
         self.passwords = Passwords(settings.password_cost, self.pool)
         changes = Changes(database, clock, self.view)
-        throttle = Throttle(Sealer([b"s" * 32]), settings)
+        sealer = Sealer([b"s" * 32])
+        throttle = Throttle(sealer, settings)
         check = PasswordCheck(database, clock, self.passwords, throttle, settings)
         self.accounts = AccountService(changes, database, clock, self.passwords)
         self.sessions = SessionService(changes, database, clock, settings)
-        self.sign_in = SignInService(changes, check, self.sessions, settings)
+        self.keyring = Keyring(sealer, settings)
+        self.signing = SigningService(changes, database, clock, sealer, self.keyring, settings)
+        self.tokens = TokenService(changes, database, clock, self.keyring, self.signing, scopes_of, settings)
+        self.sign_in = SignInService(changes, check, self.sessions, self.tokens, settings)
         self.cache = SessionCache(database, self.view, scopes_of, settings)
+        self.keyring.listen(self.cache.forget)
+        self.view.listen(self.signing.hear)
         self.authenticators = (
-            TokenAuthenticator(self.cache),
+            AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings),
             CookieAuthenticator(self.cache, development=settings.development),
         )
         endpoints = (
             *account_endpoints(self.accounts, settings),
-            *sign_in_endpoints(self.sign_in, scopes_of, settings),
+            *sign_in_endpoints(self.sign_in, self.tokens, settings),
+            *token_endpoints(self.tokens, settings),
+            *signing_endpoints(self.signing, self.keyring, settings),
             *session_endpoints(self.sessions, settings),
             *password_endpoints(PasswordService(changes, database, self.passwords, check), settings),
         )
@@ -164,6 +184,8 @@ class Process:
         found = self.database.cold(READ_AFTER, (self.position, 1000))
         for self.position, kind, subject, version in found if isinstance(found, list) else await found:
             self.view.applied(kind, subject, version)
+        if self.signing.is_stale:
+            await self.signing.load()
         self.view.polled(started_at)
 
     async def events(self) -> list[dict[str, Any]]:

@@ -46,20 +46,33 @@ async def test_by_cookie_over_tls_the_names_are_host_bound_and_secure(process: P
 async def test_by_token_the_answer_is_the_contracts(ada: Client) -> None:
     reply = await ada.sign_in(EMAIL, deliver="token")
     assert reply.status == 200
-    assert set(reply.body) == {"status", "access_token", "token_type", "expires_in", "scope", "device_token"}
+    assert set(reply.body) == {
+        "status",
+        "access_token",
+        "token_type",
+        "expires_in",
+        "refresh_token",
+        "scope",
+        "device_token",
+    }
     assert reply.body["status"] == "complete"
-    assert reply.body["access_token"].startswith("grs_")
+    assert reply.body["access_token"].count(".") == 2
+    assert reply.body["refresh_token"].startswith("grr_")
     assert reply.body["token_type"] == "Bearer"
-    assert reply.body["expires_in"] == 30 * 86_400
+    assert reply.body["expires_in"] == 15 * 60
     assert reply.body["scope"] == "tasks:read"
     assert not reply.cookies
     assert await ada.is_signed_in()
 
 
-async def test_mixed_is_said_to_come_later(ada: Client) -> None:
+async def test_mixed_keeps_the_refresh_token_and_the_device_in_cookies(ada: Client) -> None:
     reply = await ada.sign_in(EMAIL, deliver="mixed")
-    assert (reply.status, reply.code) == (400, "validation")
-    assert reply.body["errors"][0]["pointer"] == "/deliver"
+    assert reply.status == 200
+    assert set(reply.body) == {"status", "access_token", "token_type", "expires_in", "scope"}
+    assert set(reply.cookies) == {"garrison-refresh", "garrison-device"}
+    refresh = reply.cookies["garrison-refresh"]
+    assert (refresh["httponly"], refresh["samesite"], refresh["path"]) == (True, "Strict", "/auth/refresh")
+    assert await ada.is_signed_in()
 
 
 async def test_a_cookie_is_not_given_where_it_would_travel_in_clear(process: Process) -> None:

@@ -74,6 +74,9 @@ DEFAULTS: dict[str, Any] = {
     "limit_refresh": Limit(60, 60),
     "limit_oauth_token": Limit(60, 60),
     "limit_oauth_token_failed": Limit(20, 900),
+    "signing_algorithm": "RS256",
+    "key_lifetime": 90 * 86_400,
+    "jwks_max_age": 300,
     "password_cost": PasswordCost(19_456, 2, 1),
     "log_level": "info",
     "processes": 1,
@@ -83,7 +86,7 @@ DEFAULTS: dict[str, Any] = {
 def test_every_variable_has_the_default_it_is_said_to_have(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
-    assert set(Settings.model_fields) == DEFAULTS.keys() | {"secret"}
+    assert set(Settings.model_fields) == DEFAULTS.keys() | {"secret", "signing_secret"}
     assert not settings.env_is_set
 
 

@@ -82,6 +82,7 @@ async def test_a_warm_request_asks_nobody_and_waits_for_nothing(
         password_cost=PasswordCost(8, 1, 1),
         limit_address=PLENTY,
         limit_api=PLENTY,
+        signing_algorithm="ES256",  # a key is made without a thread
     )
     garrison = Garrison(POLICY, settings=settings)
     guarded = garrison.protect(app)

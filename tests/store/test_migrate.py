@@ -13,7 +13,9 @@ from sqlalchemy import create_engine
 
 import garrison.identity.accounts.model
 import garrison.identity.devices.model
-import garrison.identity.sessions.model  # noqa: F401 - the three declare tables of the schema
+import garrison.identity.sessions.model
+import garrison.identity.signing.model
+import garrison.identity.tokens.model  # noqa: F401 - all of these declare tables of the schema
 from garrison.core.errors import StoreError
 from garrison.store import audit, counters, leases, log, migrate, secret_check  # noqa: F401 - and so do these
 from garrison.store.migrate import HEAD, MIGRATIONS, REVISIONS, VERSION_TABLE, current, ensure_schema, upgrade
@@ -21,13 +23,25 @@ from garrison.store.schema import metadata
 from tests.store.conftest import Python
 
 
-def statements(path: Path) -> dict[str, str]:
-    """What SQLite holds of the schema: the text of every CREATE statement."""
+def statements(path: Path) -> dict[str, list[str] | None]:
+    """What SQLite holds of the schema: every CREATE statement."""
     connection = sqlite3.connect(path)
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE ?", (f"%{VERSION_TABLE}%",))
-    found = dict(rows.fetchall())
+    found = {name: sql and parts(sql) for name, sql in rows.fetchall()}
     connection.close()
     return found
+
+
+def parts(sql: str) -> list[str]:
+    """The columns and constraints of a statement in any order: a column that was added later stands behind them."""
+    head, _, body = " ".join(sql.split()).partition("(")
+    found, depth, start = [head], 0, 0
+    for at, character in enumerate(body):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if (character == "," and depth == 0) or depth < 0:
+            found.append(body[start:at].strip())
+            start = at + 1
+    return sorted(found)
 
 
 def test_the_list_of_revisions_is_that_of_the_files() -> None:

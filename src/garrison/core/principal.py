@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 PrincipalKind = Literal["anonymous", "account", "client", "key", "foreign"]
-Via = Literal["none", "session", "bearer", "jwt", "key", "basic"]
+Via = Literal["none", "session", "jwt", "key", "basic"]
 
 
 @dataclass(frozen=True, slots=True)

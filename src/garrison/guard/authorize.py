@@ -23,7 +23,7 @@ OwnerFailure = Callable[[Call, BaseException], None]
 
 CHALLENGE = (b"www-authenticate", b"Bearer")
 CHALLENGE_INVALID = (b"www-authenticate", b'Bearer error="invalid_token"')
-_VIA_KIND = {"session": "session", "bearer": "bearer", "jwt": "bearer", "key": "key", "basic": "basic"}
+_VIA_KIND = {"session": "session", "jwt": "bearer", "key": "key", "basic": "basic"}
 
 
 def unauthenticated(call: Call) -> Answer:

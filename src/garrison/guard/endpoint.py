@@ -30,6 +30,8 @@ class Endpoint:
     summary: str
     body: type[BaseModel] | None = None
     """Model of the JSON body; None: the body must be absent or `{}`, and the handler gets None."""
+    body_optional: bool = False
+    """True where nothing sent means the same as `{}`."""
     entry: bool = False
     """Sign-in, sign-up, refresh, sign-out: a dead cookie is anonymous here, a dead explicit credential still 401."""
     sets_cookie: bool = False

@@ -27,6 +27,8 @@ async def answer_own(call: Call, endpoint: Endpoint, receive: Receive) -> Answer
             if parse_json(body) != {}:
                 raise Denied("bad_body", "this call takes no body")
         return await endpoint.handler(call, None)
+    if not body and endpoint.body_optional:
+        return await endpoint.handler(call, validate(endpoint.body, {}))
     _demand_json(call)
     check_json_bounds(body)
     return await endpoint.handler(call, validate(endpoint.body, parse_json(body)))

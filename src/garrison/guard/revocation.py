@@ -67,8 +67,13 @@ class RevocationView:
                 del known[subject]
 
     def applied(self, kind: str, subject: str, version: int) -> None:
-        """Take in one change: `kind` is `account` or `session`. Older versions than known change nothing."""
+        """Take in one change. Of an `account` or a `session` older versions than known change nothing.
+
+        Other kinds (`signing`) are only told to who listens.
+        """
         if kind not in ("account", "session"):
+            for listener in self._listeners:
+                listener(kind, subject, version)
             return
         known = self.known_account if kind == "account" else self.known_session
         if version > known.get(subject, -1):

@@ -70,6 +70,25 @@ class IdentitySettings:
     max_delayed_account: int = 256
     """Most of them at one account, so that guessing at one does not take the places of all others."""
 
+    audience: str = ""
+    """What our access tokens are for; empty: the issuer."""
+    signing_algorithm: str = "RS256"
+    """`RS256 ES256 EdDSA`, or `HS256`, which needs `signing_secret` and has no JWKS."""
+    signing_secret: bytes = b""
+    key_lifetime_s: float = 90 * _DAY_S
+    """After which the next key signs."""
+    jwks_max_age_s: float = 300.0
+    """How long verifiers may keep the JWKS, and so how long a key is shown before it signs."""
+    access_ttl_s: float = 900.0
+    refresh_ttl_s: float = 7 * _DAY_S
+    """Of one refresh token; each rotation begins anew."""
+    refresh_max_s: float = 90 * _DAY_S
+    """Of a family, from its sign-in."""
+    refresh_grace_s: float = 10.0
+    leeway_s: float = 60.0
+    """How far clocks of others may be off."""
+    limit_refresh: Limit = Limit(60, 60)
+
     password_cost: PasswordCost = PasswordCost()
     hash_threads: int | None = None
     """None: one less than there are cores, at least one, so that hashing never takes the last core."""
@@ -83,6 +102,11 @@ class IdentitySettings:
         if not self.development and (cost.memory_kib < least.memory_kib or cost.passes < least.passes):
             text = f"production hashes with at least m={least.memory_kib},t={least.passes},p={least.lanes}"
             raise SettingsError([("PASSWORD_COST", text)])
+
+    @property
+    def longest_token_s(self) -> float:
+        """How long anything that a key signed may be good."""
+        return self.access_ttl_s + self.leeway_s
 
     @property
     def touch_every_s(self) -> float:

@@ -109,7 +109,10 @@ def identity_document(endpoints: Iterable[Endpoint], *, prefix: str, server: str
         if endpoint.body is not None:
             codes |= {"validation"}
             schema = references[(endpoint.body, "validation")]
-            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+            operation["requestBody"] = {
+                "required": not endpoint.body_optional,
+                "content": {"application/json": {"schema": schema}},
+            }
         if endpoint.path_parameters:
             operation["parameters"] = [
                 {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}

@@ -151,6 +151,7 @@ class Runtime:
         self._closed = True
         with contextlib.suppress(StoreError):
             await self._identity.cache.flush(self._clock.now(), force=True)
+            await self._identity.tokens.flush()
         with contextlib.suppress(StoreError):
             await self._write_refusals()
         self._identity.passwords.close()
@@ -166,6 +167,8 @@ class Runtime:
                     self._written_at = boot
                     await self._identity.cache.flush(self._clock.now())
                     await self._write_refusals()
+                await self._identity.signing.keep()
+                await self._identity.tokens.flush()
                 if boot - self._swept_at >= _SWEEP_EVERY_S:
                     self._swept_at = boot
                     await self._sweep()
@@ -193,6 +196,8 @@ class Runtime:
                 self._position = position
             if len(found) < _POLL_ROWS:
                 break
+        if self._identity.signing.is_stale:
+            await self._identity.signing.load()
         self._news = news
         self._view.polled(started)
 

@@ -88,6 +88,11 @@ class Settings(BaseModel):
     limit_refresh: Limit = Limit(60, 60)
     limit_oauth_token: Limit = Limit(60, 60)
     limit_oauth_token_failed: Limit = Limit(20, 900)
+    signing_algorithm: Literal["RS256", "ES256", "EdDSA", "HS256"] = "RS256"
+    signing_secret: SecretStr = SecretStr("")
+    """For HS256 alone: the secret that signs and verifies, at least 32 bytes."""
+    key_lifetime: float = 90 * 86_400.0
+    jwks_max_age: float = 300.0
     password_cost: PasswordCost = PasswordCost()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     processes: int = Field(default=1, ge=1)
@@ -178,6 +183,8 @@ class Settings(BaseModel):
         "session_max",
         "revocation_bound",
         "leeway",
+        "key_lifetime",
+        "jwks_max_age",
         mode="before",
     )
     @classmethod
@@ -257,6 +264,12 @@ class Settings(BaseModel):
             if self.password_cost.memory_kib < least.memory_kib or self.password_cost.passes < least.passes:
                 text = f"production hashes with at least m={least.memory_kib},t={least.passes},p=1"
                 problems.append((_name("password_cost"), text))
+        secret = self.signing_secret.get_secret_value().encode()
+        if self.signing_algorithm == "HS256" and len(secret) < MIN_SECRET_BYTES:
+            text = f"HS256 needs a secret of at least {MIN_SECRET_BYTES} bytes"
+            problems.append((_name("signing_secret"), text))
+        if self.signing_algorithm != "HS256" and secret:
+            problems.append((_name("signing_secret"), "goes with SIGNING_ALGORITHM=HS256 and with nothing else"))
         if self.session_idle > self.session_max:
             problems.append((_name("session_idle"), "is longer than SESSION_MAX"))
         return problems
@@ -324,6 +337,16 @@ class Settings(BaseModel):
             limit_sign_in_address=self.limit_sign_in_address,
             limit_sign_up=self.limit_sign_up,
             password_cost=self.password_cost,
+            audience=self.audience,
+            signing_algorithm=self.signing_algorithm,
+            signing_secret=self.signing_secret.get_secret_value().encode(),
+            key_lifetime_s=self.key_lifetime,
+            jwks_max_age_s=self.jwks_max_age,
+            access_ttl_s=self.access_ttl,
+            refresh_ttl_s=self.refresh_ttl,
+            refresh_grace_s=self.refresh_grace,
+            leeway_s=self.leeway,
+            limit_refresh=self.limit_refresh,
         )
 
 

@@ -17,7 +17,7 @@ from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
 from garrison.identity.passwords.routes import password_endpoints
 from garrison.identity.passwords.service import PasswordService
-from garrison.identity.sessions.authenticator import CookieAuthenticator, TokenAuthenticator
+from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import ScopesOf, SessionCache
 from garrison.identity.sessions.model import sessions
 from garrison.identity.sessions.routes import session_endpoints
@@ -27,13 +27,25 @@ from garrison.identity.sign_in.password_check import PasswordCheck
 from garrison.identity.sign_in.routes import sign_in_endpoints
 from garrison.identity.sign_in.service import SignInService
 from garrison.identity.sign_in.throttle import Throttle
+from garrison.identity.signing.keyring import Keyring
+from garrison.identity.signing.routes import signing_endpoints
+from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.authenticator import AccessTokenAuthenticator
+from garrison.identity.tokens.model import refresh_tokens
+from garrison.identity.tokens.routes import token_endpoints
+from garrison.identity.tokens.service import TokenService
 from garrison.policy.rules import public
 from garrison.store.database import Database
 from garrison.store.sweeper import Sweep
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
-SWEPT = (Sweep(sessions, "expires_at"), Sweep(sessions, "idle_until"), Sweep(devices, "expires_at"))
+SWEPT = (
+    Sweep(sessions, "expires_at"),
+    Sweep(sessions, "idle_until"),
+    Sweep(devices, "expires_at"),
+    Sweep(refresh_tokens, "expires_at"),
+)
 """Tables of identity whose rows expire."""
 
 OWN_PATHS = (
@@ -42,10 +54,12 @@ OWN_PATHS = (
     "/auth/session",
     "/auth/sessions",
     "/auth/sessions/{id}",
+    "/auth/refresh",
     "/auth/sign-out",
     "/auth/sign-out-everywhere",
     "/auth/password/change",
     "/auth/openapi.json",
+    "/.well-known/jwks.json",
     "/health/live",
     "/health/ready",
 )
@@ -60,6 +74,8 @@ class Identity:
     sessions: SessionService
     cache: SessionCache
     passwords: Passwords
+    signing: SigningService
+    tokens: TokenService
     authenticators: tuple[Authenticator, ...]
     endpoints: tuple[Endpoint, ...]
 
@@ -79,23 +95,32 @@ def wire_identity(
     check = PasswordCheck(database, clock, passwords, Throttle(sealer, settings), settings)
     accounts = AccountService(changes, database, clock, passwords)
     session_service = SessionService(changes, database, clock, settings)
-    sign_in = SignInService(changes, check, session_service, settings)
+    keyring = Keyring(sealer, settings)
+    signing = SigningService(changes, database, clock, sealer, keyring, settings)
+    tokens = TokenService(changes, database, clock, keyring, signing, scopes_of, settings)
+    sign_in = SignInService(changes, check, session_service, tokens, settings)
     password_service = PasswordService(changes, database, passwords, check)
     cache = SessionCache(database, view, scopes_of, settings)
+    keyring.listen(cache.forget)
+    view.listen(signing.hear)
     return Identity(
         accounts=accounts,
         sessions=session_service,
         cache=cache,
         passwords=passwords,
+        signing=signing,
+        tokens=tokens,
         authenticators=(
-            TokenAuthenticator(cache),
+            AccessTokenAuthenticator(cache, keyring, signing, tokens, settings),
             CookieAuthenticator(cache, development=settings.development),
         ),
         endpoints=(
             *account_endpoints(accounts, settings),
-            *sign_in_endpoints(sign_in, scopes_of, settings),
+            *sign_in_endpoints(sign_in, tokens, settings),
+            *token_endpoints(tokens, settings),
             *session_endpoints(session_service, settings),
             *password_endpoints(password_service, settings),
+            *signing_endpoints(signing, keyring, settings),
         ),
     )
 

@@ -11,6 +11,8 @@ SESSION_TLS = "__Host-garrison"
 SESSION_LOOPBACK = "garrison"
 DEVICE_TLS = "__Host-garrison-device"
 DEVICE_LOOPBACK = "garrison-device"
+REFRESH_TLS = "__Secure-garrison-refresh"
+REFRESH_LOOPBACK = "garrison-refresh"
 MAX_COOKIE_BYTES = 4096
 
 

@@ -12,8 +12,8 @@ Idle times: a hit notes the time in the entry and the entry among those touched;
 `touch_every_s`, in one batch, off the request path. A crash loses at most that much of an idle time.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -23,7 +23,7 @@ from garrison.core.principal import Principal
 from garrison.guard.authenticate import REFUSED, Refused
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.model import roles_of
-from garrison.identity.sessions.model import factors_of
+from garrison.identity.sessions.model import Carrier, factors_of
 from garrison.identity.sessions.queries import COLD_READ, touch_sessions
 from garrison.identity.settings import IdentitySettings
 from garrison.store.database import Database
@@ -42,6 +42,7 @@ class SessionEntry:
         "created_at",
         "email",
         "expires_at",
+        "kid",
         "principal",
         "reread_at",
         "seen_at",
@@ -63,6 +64,7 @@ class SessionEntry:
         seen_at: float,
         expires_at: float,
         reread_at: float,
+        kid: str = "",
     ) -> None:
         self.principal = principal
         self.account_id: str = account_id
@@ -75,11 +77,25 @@ class SessionEntry:
         self.expires_at = expires_at
         self.reread_at = reread_at
         """Boot time from which on the store is asked again."""
+        self.kid = kid
+        """Of the key that signed, where a token was shown."""
         self.touched = False
         """True while `seen_at` waits to be written."""
 
 
+class Token(NamedTuple):
+    """What a verified token claims of its session; whether that is so, the session's row says."""
+
+    account_id: str
+    expires_at: float
+    carrier: Carrier
+    kid: str
+    is_shared: bool
+    """True where a shared secret signed, which has no row."""
+
+
 Outcome = SessionEntry | Refused
+Ask = Callable[[bytes, Call], "Outcome | Awaitable[Outcome]"]
 
 
 class SessionCache:
@@ -123,8 +139,10 @@ class SessionCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def verify(self, secret_digest: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+    def verify(self, secret_digest: bytes, call: Call, ask: "Ask | None" = None) -> "Outcome | Awaitable[Outcome]":
         """Return the entry of this digest, or REFUSED; an awaitable of either only where the store is asked.
+
+        `ask` is called instead of looking for a session with this digest, where a cold read alone does not decide.
 
         Raises StoreError when the store was needed and could not be asked. Warm cost: one dict look-up and six
         comparisons.
@@ -145,7 +163,7 @@ class SessionCache:
                 entry.touched = True
                 self._touched[entry.session_id] = entry
             return entry
-        return self._ask(secret_digest, call)
+        return self.read(secret_digest, call, COLD_READ, (secret_digest,)) if ask is None else ask(secret_digest, call)
 
     async def flush(self, now: float, *, force: bool = False) -> None:
         """Write the idle times, if it is time to or `force` (at shutdown). What could not be written stays noted.
@@ -174,28 +192,49 @@ class SessionCache:
             raise
         self._flushed_at = now
 
-    def _ask(self, secret_digest: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
-        rows = self._cold(COLD_READ, (secret_digest,))
+    def read(
+        self, shown: bytes, call: Call, sql: str, parameters: tuple[Any, ...], token: "Token | None" = None
+    ) -> "Outcome | Awaitable[Outcome]":
+        """Ask the store; keep what it says under the digest `shown`. `token`: what it was that was shown, if a token.
+
+        Raises StoreError.
+        """
+        rows = self._cold(sql, parameters)
         if isinstance(rows, list):
-            outcome = self._judge(secret_digest, rows, call)
+            outcome = self._judge(shown, rows, call, token)
             if outcome is None:
                 raise StoreError("store_unavailable", "the store answered with an older state than it announced")
             return outcome
-        return self._wait(secret_digest, rows, call)
+        return self._wait(shown, rows, call, sql, parameters, token)
 
-    async def _wait(self, secret_digest: bytes, rows: Awaitable[list[tuple[Any, ...]]], call: Call) -> Outcome:
+    def forget(self, kids: Collection[str]) -> None:
+        """Forget every token that one of these keys signed: they are verified anew, or not at all."""
+        for shown in [shown for shown, entry in self._entries.items() if entry.kid in kids]:
+            del self._entries[shown]
+
+    async def _wait(
+        self,
+        shown: bytes,
+        rows: Awaitable[list[tuple[Any, ...]]],
+        call: Call,
+        sql: str,
+        parameters: tuple[Any, ...],
+        token: "Token | None",
+    ) -> Outcome:
         """Judge what the store answers; ask again where news overtook the answer on its way."""
         for _ in range(_ATTEMPTS):
-            outcome = self._judge(secret_digest, await rows, call)
+            outcome = self._judge(shown, await rows, call, token)
             if outcome is not None:
                 return outcome
-            again = self._cold(COLD_READ, (secret_digest,))
+            again = self._cold(sql, parameters)
             if isinstance(again, list):
                 break
             rows = again
         raise StoreError("store_unavailable", "the store answered with an older state than it announced")
 
-    def _judge(self, secret_digest: bytes, rows: list[tuple[Any, ...]], call: Call) -> Outcome | None:
+    def _judge(
+        self, secret_digest: bytes, rows: list[tuple[Any, ...]], call: Call, token: "Token | None"
+    ) -> Outcome | None:
         """Turn the store's answer into an entry, or REFUSED; None when this process knows of a newer state."""
         earlier = self._entries.pop(secret_digest, None)
         if not rows:
@@ -216,6 +255,7 @@ class SessionCache:
             status,
             epoch,
             account_version,
+            *key_state,
         ) = rows[0]
         if account_version < self._known_account.get(account_id, 0):
             return None
@@ -226,6 +266,15 @@ class SessionCache:
         now = call.now
         if status != "active" or account_epoch < epoch or now >= expires_at or now - seen_at >= self._idle_s:
             return REFUSED
+        if token is None:
+            if carrier != "cookie":
+                return REFUSED
+        else:
+            if token.account_id != account_id or token.carrier != carrier:
+                return REFUSED
+            if not token.is_shared and key_state not in (["active"], ["retired"]):
+                return REFUSED
+            expires_at = min(expires_at, token.expires_at)
         roles = roles_of(roles_text)
         principal = Principal(
             id=account_id,
@@ -234,7 +283,7 @@ class SessionCache:
             scopes=self._scopes_of(roles),
             session_id=session_id,
             factors=factors_of(factors),
-            via="session" if carrier == "cookie" else "bearer",
+            via="session" if token is None else "jwt",
         )
         entry = SessionEntry(
             principal,
@@ -247,6 +296,7 @@ class SessionCache:
             seen_at=now,
             expires_at=expires_at,
             reread_at=call.boot + self._ttl_s,
+            kid="" if token is None else token.kid,
         )
         if len(self._entries) >= self._most:
             del self._entries[next(iter(self._entries))]

@@ -4,6 +4,9 @@ The public id (`ses_…`) is not derived from the secret, and the secret is kept
 carrier, so that a cookie's value is no bearer token and the other way round. A session carries the account's epoch of
 its making: it is valid while that is at least the account's own. `version` is raised by whatever changes the session;
 ending it deletes the row and announces a version above it.
+
+A session whose carrier is `token` is a family of refresh tokens (`tokens/`): its own secret is nobody's, and once it
+`is_bound` every refresh has to show its device.
 """
 
 import json
@@ -11,7 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    false,
+)
 
 from garrison.core.ids import AccountId, SessionId
 from garrison.core.principal import Factor
@@ -19,8 +35,8 @@ from garrison.store.schema import metadata
 
 Carrier = Literal["cookie", "token"]
 COOKIE_PURPOSE = "session"
-TOKEN_PURPOSE = "bearer"  # noqa: S105 - names what a digest is for
-TOKEN_PREFIX = "grs_"  # noqa: S105 - is public
+NO_PURPOSE = "nothing"
+"""What the secret of a session is for that is shown by tokens: no credential is looked up under it."""
 
 sessions = Table(
     "sessions",
@@ -32,6 +48,7 @@ sessions = Table(
     Column("carrier", String(8), nullable=False),
     Column("factors", Text, nullable=False),
     Column("device_id", String(32), nullable=True),
+    Column("is_bound", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("client", String(64), nullable=False),
     Column("network", String(64), nullable=False),
     Column("created_at", Double, nullable=False),

@@ -125,7 +125,7 @@ def session_endpoints(sessions: SessionService, settings: IdentitySettings) -> t
     def cleared(call: Call) -> tuple[Header, ...]:
         """End the session's cookie. The device stays known, and a cookie beside a bearer token is left alone."""
         names = cookie_names(call, development=settings.development)
-        if names is None or call.principal.via == "bearer":
+        if names is None or call.principal.via == "jwt":
             return ()
         return (clear_cookie(names.session, secure=names.secure),)
 

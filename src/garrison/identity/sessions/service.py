@@ -16,8 +16,7 @@ from garrison.identity.accounts.queries import find_account, raise_epoch
 from garrison.identity.changes import Change, Changes, Origin
 from garrison.identity.sessions.model import (
     COOKIE_PURPOSE,
-    TOKEN_PREFIX,
-    TOKEN_PURPOSE,
+    NO_PURPOSE,
     Carrier,
     Session,
     factors_to_text,
@@ -34,7 +33,7 @@ from garrison.store.database import Database
 
 
 class Begun(NamedTuple):
-    """A new session and its secret, which exists nowhere else from here on."""
+    """A new session and its secret, which exists nowhere else from here on; that of a token session opens nothing."""
 
     id: SessionId
     secret: str
@@ -95,12 +94,12 @@ class SessionService:
         """Begin a session within a change. Its identifier and secret are made here; nothing presented is adopted."""
         settings, now = self._settings, change.now
         session_id = SessionId(new_id("ses"))
-        secret = new_secret() if carrier == "cookie" else TOKEN_PREFIX + new_secret()
-        expires_at = now + settings.session_max_s
+        secret = new_secret()
+        expires_at = now + (settings.session_max_s if carrier == "cookie" else settings.refresh_max_s)
         insert_session(
             change.connection,
             session_id=session_id,
-            secret_digest=digest(secret, purpose=COOKIE_PURPOSE if carrier == "cookie" else TOKEN_PURPOSE),
+            secret_digest=digest(secret, purpose=COOKIE_PURPOSE if carrier == "cookie" else NO_PURPOSE),
             account_id=account_id,
             carrier=carrier,
             factors=factors_to_text(factors),

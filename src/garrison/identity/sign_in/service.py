@@ -19,6 +19,7 @@ from garrison.identity.sessions.model import Carrier
 from garrison.identity.sessions.service import Begun, SessionService, end_session
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.sign_in.password_check import PasswordCheck, Proof
+from garrison.identity.tokens.service import Family, TokenService
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,25 @@ class SignedIn:
     roles: frozenset[str]
     session: Begun
     device_secret: str
+    family: Family | None
+    """Where the session goes as tokens."""
 
 
 class SignInService:
     """Signs people in by password."""
 
     def __init__(
-        self, changes: Changes, check: PasswordCheck, sessions: SessionService, settings: IdentitySettings
+        self,
+        changes: Changes,
+        check: PasswordCheck,
+        sessions: SessionService,
+        tokens: TokenService,
+        settings: IdentitySettings,
     ) -> None:
         self._changes = changes
         self._check = check
         self._sessions = sessions
+        self._tokens = tokens
         self._settings = settings
 
     async def sign_in(self, email: str, password: str, attempt: Attempt) -> SignedIn:
@@ -88,7 +97,11 @@ class SignInService:
                 client=attempt.client,
                 network=attempt.network,
             )
-            return SignedIn(account_id, find_roles(change.connection, account_id), session, device_secret)
+            family = None
+            if attempt.carrier == "token":
+                family = self._tokens.begin(change, session_id=session.id, account_id=account_id)
+            roles = find_roles(change.connection, account_id)
+            return SignedIn(account_id, roles, session, device_secret, family)
 
         return await self._changes.make(change, attempt.origin)
 

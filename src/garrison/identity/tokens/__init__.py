@@ -1,0 +1,1 @@
+"""Access tokens and refresh families: issuing, verifying, rotating."""

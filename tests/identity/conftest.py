@@ -40,6 +40,7 @@ from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.routes import signing_endpoints
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.authenticator import AccessTokenAuthenticator
+from garrison.identity.tokens.cookie import JwtCookieAuthenticator
 from garrison.identity.tokens.routes import token_endpoints
 from garrison.identity.tokens.service import TokenService
 from garrison.store.audit import events
@@ -127,7 +128,9 @@ class Process:
         self.view.listen(self.signing.hear)
         self.authenticators = (
             AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings),
-            CookieAuthenticator(self.cache, development=settings.development),
+            JwtCookieAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings)
+            if settings.session_format == "jwt"
+            else CookieAuthenticator(self.cache, development=settings.development),
         )
         endpoints = (
             *account_endpoints(self.accounts, settings),
@@ -176,7 +179,7 @@ class Process:
 
         answer = await _answer(call, endpoint, plan.checks, receive)
         document = json.loads(answer.body) if answer.body else None
-        return Reply(answer.status, list(answer.headers), document)
+        return Reply(answer.status, [*answer.headers, *call.response_headers], document)
 
     async def poll(self) -> None:
         """Read the log on, as the background work of a process does."""
@@ -284,14 +287,20 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def open_process(tmp_path: Path, clock: ManualClock) -> OpenProcess:
+def session_format() -> str:
+    """What cookies hold; a module that tests both has a fixture of this name with two parameters."""
+    return "opaque"
+
+
+@pytest.fixture
+def open_process(tmp_path: Path, clock: ManualClock, session_format: str) -> OpenProcess:
     """Return a context manager that opens a process over the test's database; several share it."""
 
     @asynccontextmanager
     async def opened(**changes: Any) -> AsyncIterator[Process]:
         ensure_schema(tmp_path / "garrison.db", migrate=True)
         database = open_sqlite(tmp_path / "garrison.db")
-        process = Process(database, clock, replace(CHEAP, **changes))
+        process = Process(database, clock, replace(CHEAP, **{"session_format": session_format, **changes}))
         try:
             yield process
         finally:

@@ -12,6 +12,12 @@ EMAIL = "ada@example.com"
 DAY_S = 86_400
 
 
+@pytest.fixture(params=["opaque", "jwt"])
+def session_format(request: pytest.FixtureRequest) -> str:
+    """R4: the same tests, one setting changed."""
+    return str(request.param)
+
+
 @pytest.fixture
 async def ada(client: Client) -> Client:
     await client.sign_up(EMAIL)
@@ -178,7 +184,6 @@ async def test_use_is_written_in_batches_and_outlives_the_process(
 ) -> None:
     async with open_process() as first:
         client = await another(first)
-        cookies = dict(client.cookies)
         clock.advance(10 * DAY_S)
         assert await client.is_signed_in()
         assert await seen_at(first) == clock.now() - 10 * DAY_S, "nothing is written on the request's path"
@@ -195,6 +200,7 @@ async def test_use_is_written_in_batches_and_outlives_the_process(
         assert await client.is_signed_in()
         await first.cache.flush(clock.now(), force=True)
         assert await seen_at(first) == clock.now()
+        cookies = dict(client.cookies)
     async with open_process() as second:
         clock.advance(13 * DAY_S)
         assert await Client(second, cookies=cookies).is_signed_in()

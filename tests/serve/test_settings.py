@@ -298,7 +298,7 @@ def test_what_cannot_be_meant_is_refused(name: str, text: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("REDIS_URL", "redis://x"), ("SESSION_STORE", "redis"), ("SESSION_FORMAT", "jwt"), ("BASIC", "1")],
+    [("REDIS_URL", "redis://x"), ("SESSION_STORE", "redis"), ("BASIC", "1")],
 )
 def test_what_this_version_does_not_serve_is_refused_and_not_ignored(name: str, text: str, tmp_path: Path) -> None:
     assert "not served" in (told := problems(tmp_path, {name: text})[name]) or "is served" in told

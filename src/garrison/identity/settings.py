@@ -70,6 +70,8 @@ class IdentitySettings:
     max_delayed_account: int = 256
     """Most of them at one account, so that guessing at one does not take the places of all others."""
 
+    session_format: str = "opaque"
+    """What a session's cookie holds: 256 random bits, or (`jwt`) a signed statement about the session."""
     audience: str = ""
     """What our access tokens are for; empty: the issuer."""
     signing_algorithm: str = "RS256"
@@ -106,7 +108,8 @@ class IdentitySettings:
     @property
     def longest_token_s(self) -> float:
         """How long anything that a key signed may be good."""
-        return self.access_ttl_s + self.leeway_s
+        longest = max(self.access_ttl_s, self.session_idle_s if self.session_format == "jwt" else 0.0)
+        return longest + self.leeway_s
 
     @property
     def touch_every_s(self) -> float:

@@ -240,7 +240,6 @@ class Settings(BaseModel):
         for name, unserved, text in (
             ("redis_url", bool(self.redis_url), "Redis is not served by this version; leave it out"),
             ("session_store", self.session_store != "sql", "only sql is served by this version"),
-            ("session_format", self.session_format != "opaque", "only opaque is served by this version"),
             ("basic", self.basic, "HTTP Basic is not served by this version; leave it off"),
         ):
             if unserved:
@@ -337,6 +336,7 @@ class Settings(BaseModel):
             limit_sign_in_address=self.limit_sign_in_address,
             limit_sign_up=self.limit_sign_up,
             password_cost=self.password_cost,
+            session_format=self.session_format,
             audience=self.audience,
             signing_algorithm=self.signing_algorithm,
             signing_secret=self.signing_secret.get_secret_value().encode(),

@@ -31,6 +31,7 @@ from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.routes import signing_endpoints
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.authenticator import AccessTokenAuthenticator
+from garrison.identity.tokens.cookie import JwtCookieAuthenticator
 from garrison.identity.tokens.model import refresh_tokens
 from garrison.identity.tokens.routes import token_endpoints
 from garrison.identity.tokens.service import TokenService
@@ -112,7 +113,9 @@ def wire_identity(
         tokens=tokens,
         authenticators=(
             AccessTokenAuthenticator(cache, keyring, signing, tokens, settings),
-            CookieAuthenticator(cache, development=settings.development),
+            JwtCookieAuthenticator(cache, keyring, signing, tokens, settings)
+            if settings.session_format == "jwt"
+            else CookieAuthenticator(cache, development=settings.development),
         ),
         endpoints=(
             *account_endpoints(accounts, settings),

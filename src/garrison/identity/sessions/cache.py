@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from garrison.core.errors import StoreError
 from garrison.core.ids import AccountId, SessionId
-from garrison.core.principal import Principal
+from garrison.core.principal import Principal, Via
 from garrison.guard.authenticate import REFUSED, Refused
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.model import roles_of
@@ -41,9 +41,11 @@ class SessionEntry:
         "account_version",
         "created_at",
         "email",
+        "ends_at",
         "expires_at",
         "kid",
         "principal",
+        "renew_at",
         "reread_at",
         "seen_at",
         "session_id",
@@ -63,8 +65,10 @@ class SessionEntry:
         created_at: float,
         seen_at: float,
         expires_at: float,
+        ends_at: float,
         reread_at: float,
         kid: str = "",
+        renew_at: float = float("inf"),
     ) -> None:
         self.principal = principal
         self.account_id: str = account_id
@@ -77,6 +81,9 @@ class SessionEntry:
         self.expires_at = expires_at
         self.reread_at = reread_at
         """Boot time from which on the store is asked again."""
+        self.ends_at = ends_at
+        """End of the session itself; a token of it may end before (`expires_at`)."""
+        self.renew_at = renew_at
         self.kid = kid
         """Of the key that signed, where a token was shown."""
         self.touched = False
@@ -92,6 +99,9 @@ class Token(NamedTuple):
     kid: str
     is_shared: bool
     """True where a shared secret signed, which has no row."""
+    via: Via = "jwt"
+    renew_at: float = float("inf")
+    """Unix seconds from which on another one should take its place, where the guard sees to that."""
 
 
 Outcome = SessionEntry | Refused
@@ -261,8 +271,9 @@ class SessionCache:
             return None
         if session_version < self._known_session.get(session_id, 0):
             return None
-        if earlier is not None and earlier.seen_at > seen_at:
-            seen_at = earlier.seen_at
+        for known in (earlier, self._touched.get(session_id)):  # of which the store may not have heard yet
+            if known is not None and known.seen_at > seen_at:
+                seen_at = known.seen_at
         now = call.now
         if status != "active" or account_epoch < epoch or now >= expires_at or now - seen_at >= self._idle_s:
             return REFUSED
@@ -274,7 +285,6 @@ class SessionCache:
                 return REFUSED
             if not token.is_shared and key_state not in (["active"], ["retired"]):
                 return REFUSED
-            expires_at = min(expires_at, token.expires_at)
         roles = roles_of(roles_text)
         principal = Principal(
             id=account_id,
@@ -283,7 +293,7 @@ class SessionCache:
             scopes=self._scopes_of(roles),
             session_id=session_id,
             factors=factors_of(factors),
-            via="session" if token is None else "jwt",
+            via="session" if token is None else token.via,
         )
         entry = SessionEntry(
             principal,
@@ -294,9 +304,11 @@ class SessionCache:
             email=email,
             created_at=created_at,
             seen_at=now,
-            expires_at=expires_at,
+            expires_at=expires_at if token is None else min(expires_at, token.expires_at),
+            ends_at=expires_at,
             reread_at=call.boot + self._ttl_s,
             kid="" if token is None else token.kid,
+            renew_at=float("inf") if token is None else token.renew_at,
         )
         if len(self._entries) >= self._most:
             del self._entries[next(iter(self._entries))]

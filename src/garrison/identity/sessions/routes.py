@@ -85,7 +85,7 @@ def session_endpoints(sessions: SessionService, settings: IdentitySettings) -> t
             "session": {
                 "id": entry.session_id,
                 "created_at": rfc3339(entry.created_at),
-                "expires_at": rfc3339(entry.expires_at),
+                "expires_at": rfc3339(entry.ends_at),
                 "factors": [{"kind": one.kind, "proved_at": rfc3339(one.proved_at)} for one in principal.factors],
             },
         }

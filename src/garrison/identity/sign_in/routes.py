@@ -63,9 +63,11 @@ def sign_in_endpoints(sign_in: SignInService, tokens: TokenService, settings: Id
 
     async def by_cookie(call: Call, body: SignInBody, names: CookieNames) -> Answer:
         signed_in = await sign_in.sign_in(body.email, body.password, attempt(call, body, "cookie", names))
-        session = set_cookie(
-            names.session, signed_in.session.secret, max_age_s=int(settings.session_max_s), secure=names.secure
-        )
+        begun = signed_in.session
+        value = begun.secret
+        if settings.session_format == "jwt":
+            value = await tokens.cookie(begun.id, signed_in.account_id, begun.expires_at)
+        session = set_cookie(names.session, value, max_age_s=int(settings.session_max_s), secure=names.secure)
         return json_answer(200, {"status": "complete"}, (session, device_cookie(signed_in.device_secret, names)))
 
     async def by_token(call: Call, body: SignInBody, names: CookieNames | None) -> Answer:

@@ -1,8 +1,6 @@
 """Access tokens as bearer credentials (RFC 6750, RFC 9068; ASVS 5.0 V9.2).
 
-Warm, a token is a digest that was verified before, compared with the news like any session. Cold, its signature and
-claims are looked at first, then the rows of session, account and key, in one read: what was revoked is refused by a
-process that has just started, too, and one that cannot hear asks each time.
+Warm, a token is a digest that was verified before, compared with the news like any session; cold, see `reader.py`.
 
 A token without the right `typ` is no access token (RFC 8725 section 3.11): an ID token, or the JWT of a session cookie.
 """
@@ -11,20 +9,17 @@ from collections.abc import Awaitable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from garrison.guard.authenticate import REFUSED, Outcome
-from garrison.identity.sessions.cache import Outcome as Session
+from garrison.guard.authenticate import Outcome
 from garrison.identity.sessions.cache import SessionCache, Token
 from garrison.identity.settings import IdentitySettings
-from garrison.identity.signing.jose import TokenRefused, verify
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
-from garrison.identity.tokens.queries import ACCESS_READ
+from garrison.identity.tokens.reader import TokenReader
 from garrison.identity.tokens.service import ACCESS_TYP, TokenService
 from garrison.wire.call import Call
 
 _START = b"Bearer "
 _SALT = b"access\x00"
-LOOK_EVERY_S = 0.5
 
 
 class AccessTokenAuthenticator:
@@ -41,10 +36,8 @@ class AccessTokenAuthenticator:
         settings: IdentitySettings,
     ) -> None:
         self._verify = cache.verify
-        self._read = cache.read
+        self._ask = TokenReader(cache, keyring, signing, typ=ACCESS_TYP, value_of=bearer_of, judge=self._token_of).ask
         self._ring = keyring
-        self._signing = signing
-        self._looked_at = float("-inf")
         self._note = tokens.note
         self._issuer = settings.issuer
         self._audience = settings.audience or settings.issuer
@@ -56,35 +49,6 @@ class AccessTokenAuthenticator:
         if token.count(b".") != 2:
             return None
         return self._verify(sha256(_SALT + token).digest(), call, self._ask)
-
-    def _ask(self, shown: bytes, call: Call) -> "Session | Awaitable[Session]":
-        try:
-            return self._judge(shown, call)
-        except TokenRefused as refused:
-            if refused.code == "kid" and call.boot - self._looked_at >= LOOK_EVERY_S:
-                self._looked_at = call.boot
-                return self._look(shown, call)
-            return REFUSED
-
-    async def _look(self, shown: bytes, call: Call) -> Session:
-        """Another process may have made this key a moment ago: read the keys, twice a second at most."""
-        await self._signing.load()
-        try:
-            outcome = self._judge(shown, call)
-        except TokenRefused:
-            return REFUSED
-        return await outcome if isinstance(outcome, Awaitable) else outcome
-
-    def _judge(self, shown: bytes, call: Call) -> "Session | Awaitable[Session]":
-        claims, kid = verify(bearer_of(call), self._ring.verifying.get, typ=ACCESS_TYP)
-        token = self._token_of(claims, kid, call.now)
-        if token is None:
-            return REFUSED
-        outcome = self._read(shown, call, ACCESS_READ, (kid, claims["sid"]), token)
-        number = claims.get("rid")
-        if isinstance(number, int):
-            self._note(claims["sid"], number)
-        return outcome
 
     def _token_of(self, claims: Mapping[str, Any], kid: str, now: float) -> Token | None:
         """Return what the claims say, None where they are not those of one of our access tokens, in force now."""
@@ -104,6 +68,9 @@ class AccessTokenAuthenticator:
         not_before = claims.get("nbf", issued_at)
         if not isinstance(not_before, int | float) or not_before > now + self._leeway_s:
             return None
+        number = claims.get("rid")
+        if isinstance(number, int):
+            self._note(claims["sid"], number)
         return Token(claims["sub"], expires_at, "token", kid, self._ring.is_shared)
 
 

@@ -5,6 +5,7 @@ a token never speaks of a session that is not there. Acknowledgements that the g
 the request path, within a second.
 """
 
+import math
 import os
 import secrets
 from typing import NamedTuple
@@ -40,6 +41,8 @@ from garrison.identity.tokens.rotation import Verdict, judge
 from garrison.store.database import Database
 
 ACCESS_TYP = "at+jwt"
+COOKIE_TYP = "session+jwt"
+COOKIE_AUDIENCE = "session"
 FIRST_PARTY = "first-party"
 """`client_id` of tokens from our own sign-in (RFC 9068 section 2.2)."""
 _MOST_NOTED = 16_384
@@ -118,6 +121,24 @@ class TokenService:
         token = sign({"typ": ACCESS_TYP}, claims, self._ring.signing)
         left = int(family.expires_at - now)
         return Issued(token, int(settings.access_ttl_s), family.refresh_token, left, scope)
+
+    async def cookie(self, session_id: str, account_id: str, ends_at: float) -> str:
+        """Return what the cookie of a new session holds, with `SESSION_FORMAT=jwt`. Raises StoreError."""
+        await self._signing.keep()
+        return self.cookie_of(session_id, account_id, ends_at, self._clock.now())[0]
+
+    def cookie_of(self, session_id: str, account_id: str, ends_at: float, now: float) -> tuple[str, float]:
+        """Return a JWT about the session for its cookie, and when it ends: with the idle time, or the session."""
+        expires_at = min(now + self._settings.session_idle_s, ends_at)
+        claims = {
+            "iss": self._settings.issuer,
+            "aud": COOKIE_AUDIENCE,
+            "sub": account_id,
+            "sid": session_id,
+            "iat": int(now),
+            "exp": math.ceil(expires_at),
+        }
+        return sign({"typ": COOKIE_TYP}, claims, self._ring.signing), expires_at
 
     async def refresh(
         self, token: str, *, device_secret: str | None, by_cookie: bool = False, origin: Origin = Origin()

@@ -1,0 +1,70 @@
+"""A JWT that is shown for the first time: signature and claims first, then the rows behind it, in one read.
+
+What was revoked is refused by a process that has just started, too, and one that cannot hear the news asks each time.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from garrison.guard.authenticate import REFUSED
+from garrison.identity.sessions.cache import Outcome, SessionCache, Token
+from garrison.identity.signing.jose import TokenRefused, verify
+from garrison.identity.signing.keyring import Keyring
+from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.queries import ACCESS_READ
+from garrison.wire.call import Call
+
+LOOK_EVERY_S = 0.5
+"""A key that is not known may have been made by another process a moment ago; random `kid`s must not cost more."""
+
+Judge = Callable[[Mapping[str, Any], str, float], Token | None]
+"""(claims, kid, now) → what is claimed; None for claims that are not those of such a token, in force now."""
+
+
+class TokenReader:
+    """Reads tokens of one `typ`: `value_of` finds one in a call, `judge` says what its claims mean."""
+
+    __slots__ = ("_cache", "_judge", "_looked_at", "_ring", "_signing", "_typ", "_value_of")
+
+    def __init__(
+        self,
+        cache: SessionCache,
+        keyring: Keyring,
+        signing: SigningService,
+        *,
+        typ: str,
+        value_of: Callable[[Call], bytes],
+        judge: Judge,
+    ) -> None:
+        self._cache = cache
+        self._ring = keyring
+        self._signing = signing
+        self._typ = typ
+        self._value_of = value_of
+        self._judge = judge
+        self._looked_at = float("-inf")
+
+    def ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+        """Return what `SessionCache.verify` is to return for a token that it does not know."""
+        try:
+            return self._ask(shown, call)
+        except TokenRefused as refused:
+            if refused.code == "kid" and call.boot - self._looked_at >= LOOK_EVERY_S:
+                self._looked_at = call.boot
+                return self._look(shown, call)
+            return REFUSED
+
+    async def _look(self, shown: bytes, call: Call) -> Outcome:
+        await self._signing.load()
+        try:
+            outcome = self._ask(shown, call)
+        except TokenRefused:
+            return REFUSED
+        return await outcome if isinstance(outcome, Awaitable) else outcome
+
+    def _ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+        claims, kid = verify(self._value_of(call), self._ring.verifying.get, typ=self._typ)
+        token = self._judge(claims, kid, call.now)
+        if token is None:
+            return REFUSED
+        return self._cache.read(shown, call, ACCESS_READ, (kid, claims["sid"]), token)

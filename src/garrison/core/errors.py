@@ -50,6 +50,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "internal": Problem(500, "Something went wrong on our side."),
     "overloaded": Problem(503, "Too busy at the moment."),
     "store_unavailable": Problem(503, "A part that this call needs is out of reach."),
+    "issuer_unavailable": Problem(503, "Whoever issued this token could not be asked for its keys."),
     "owner_check_failed": Problem(503, "Whether this is yours could not be found out."),
     "not_exposed": Problem(503, "This server is set up for development and answers on this machine only."),
 }

@@ -28,6 +28,8 @@ _RSA_BITS = 2048
 _CURVES = {"ES256": "P-256", "EdDSA": "Ed25519"}
 _KINDS: Mapping[str, Any] = {"RS256": RSAKey, "ES256": ECKey, "EdDSA": OKPKey, "HS256": OctKey}
 _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
+_FOREIGN_NAMES = _HEADER_NAMES | {"x5t", "x5t#S256", "nonce"}
+"""Of others' tokens: fingerprints of certificates that nobody reads here, and what one provider adds."""
 _MOST_HEADERS = 256
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{2,}")
 _NESTED = re.compile(rb'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+')
@@ -129,48 +131,65 @@ def verify(token: bytes, find_key: FindKey, *, typ: str) -> Verified:
 
     What the claims say (issuer, audience, times) is not looked at here.
     """
-    if len(token) > MAX_TOKEN_BYTES:
-        raise TokenRefused("too_long")
-    if _COMPACT.fullmatch(token) is None:
-        raise TokenRefused("malformed")
-    signed, _, last = token.rpartition(b".")
-    head, _, body = signed.partition(b".")
-    header = _headers.get(head) or _read_header(head)
+    head, _, last = _split(token)
+    header = _headers.get(head) or _read_header(head, _HEADER_NAMES)
     if header.typ != typ:
         raise TokenRefused("typ")
     key = find_key(header.kid)
     if key is None:
         raise TokenRefused("kid")
+    claims = _claims_of(token, header, key, last)
+    if len(_headers) < _MOST_HEADERS:
+        _headers[head] = header
+    return Verified(claims, header.kid)
+
+
+def peek(token: bytes) -> tuple[Header, str]:
+    """Return header and issuer of a token that somebody else may have signed, **unverified**: to find whose it is.
+
+    Its header may have a thumbprint or nonce beside what ours have. Raises TokenRefused.
+    """
+    head, body, _ = _split(token)
+    header = _read_header(head, _FOREIGN_NAMES)
+    issuer = strict_object(_decoded(body)).get("iss")
+    return header, issuer if isinstance(issuer, str) else ""
+
+
+def verify_with(token: bytes, header: Header, key: VerifyingKey) -> Mapping[str, Any]:
+    """Return the claims of a token that `peek` read, if this key signed it. Raises TokenRefused."""
+    return _claims_of(token, header, key, _split(token)[2])
+
+
+def _split(token: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the three segments. Raises TokenRefused."""
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenRefused("too_long")
+    if _COMPACT.fullmatch(token) is None:
+        raise TokenRefused("malformed")
+    head, body, last = token.split(b".")
+    return head, body, last
+
+
+def _claims_of(token: bytes, header: Header, key: VerifyingKey, last: bytes) -> Mapping[str, Any]:
     if key.algorithm != header.alg:
         raise TokenRefused("alg")
     signature = _decoded(last)
+    signed = token[: -len(last) - 1]
     try:
         right = _MODELS[key.algorithm].verify(signed, signature, key.key)
     except Exception:  # a key or signature that the library cannot work with is no signature
         right = False
     if right is not True:
         raise TokenRefused("signature")
-    if len(_headers) < _MOST_HEADERS:
-        _headers[head] = header
-    return Verified(strict_object(_decoded(body)), header.kid)
+    return strict_object(_decoded(signed.rpartition(b".")[2]))
 
 
-def kid_of(token: bytes) -> str:
-    """Return what the header says is its key, unverified, to decide whose token it is; empty if it cannot be read."""
-    if len(token) > MAX_TOKEN_BYTES or _COMPACT.fullmatch(token) is None:
-        return ""
-    try:
-        return _read_header(token.partition(b".")[0]).kid
-    except TokenRefused:
-        return ""
-
-
-def _read_header(segment: bytes) -> Header:
-    """Read a header. Raises TokenRefused."""
+def _read_header(segment: bytes, names: frozenset[str]) -> Header:
+    """Read a header that has none but these members. Raises TokenRefused."""
     found = strict_object(_decoded(segment))
-    if found.keys() - _HEADER_NAMES:
+    if found.keys() - names:
         raise TokenRefused("header")
-    alg, kid, typ = found.get("alg"), found.get("kid"), found.get("typ")
+    alg, kid, typ = found.get("alg"), found.get("kid"), found.get("typ", "" if names is _FOREIGN_NAMES else None)
     if not (isinstance(alg, str) and isinstance(kid, str) and isinstance(typ, str)) or len(kid) > 256:
         raise TokenRefused("header")
     if alg not in _MODELS:

@@ -25,7 +25,7 @@ import structlog
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this file is run by its name
 
-from bench import storm  # noqa: E402
+from bench import storm, tokens  # noqa: E402
 from bench.apps import FRAMEWORKS  # noqa: E402
 from bench.inprocess import GOAL_US  # noqa: E402
 from bench.inprocess import measure as measure_own_work  # noqa: E402
@@ -59,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds, count = (5, 500) if chosen.quick else (31, 3000)
         work = run_in_loop(lambda: measure_own_work(Path(directory), rounds=rounds, count=count, said=say))
         report["own_work"] = [asdict(one) for one in work]
+    with tempfile.TemporaryDirectory() as directory:
+        rounds, count = (3, 100) if chosen.quick else (21, 400)
+        found = run_in_loop(lambda: tokens.measure(Path(directory), rounds=rounds, count=count, said=say))
+        report["tokens"] = asdict(found)
     rounds, seconds = (2, 0.3) if chosen.quick else (9, 0.7)
     rows = measure_over_tcp(rounds=rounds, seconds=seconds, said=say, frameworks=chosen.only)
     report["over_tcp"] = [asdict(row) for row in rows]
@@ -86,6 +90,16 @@ def show(report: dict[str, Any]) -> None:
     for one in report["own_work"]:
         figures = f"{one['bare_us']:8.2f}{one['guarded_us']:9.2f}{one['own_us']:8.2f}{one['lowest_us']:8.2f} µs"
         print(f"  {one['case']:<8}{figures}")
+    one = report["tokens"]
+    print("\nTokens (RS256), in process, µs for whole requests")
+    print(f"  raw verification {one['raw_verify_us']:7.1f}")
+    print(
+        f"  first seen       {one['first_seen_us']:7.1f} more than warm: {one['first_seen_ratio']:.2f} of raw (goal 2)"
+    )
+    warm = f"{one['token_warm_us']:7.1f}, a session's cookie {one['session_warm_us']:.1f}"
+    print(f"  warm             {warm}: {one['warm_ratio']:.2f} (goal 1)")
+    print(f"  JWT in a cookie  {one['cookie_jwt_warm_us']:7.1f} warm")
+    print(f"  signed           {one['signed_per_s']:7.0f} tokens a second on one core")
     print("\nOver TCP: CPU µs a request, and guarded ÷ bare of requests a second")
     print(f"  {'':<20}{'plain':>8}{'bare':>8}{'guarded':>9}{'by CPU':>8}{'by clock':>9}{'goal':>7}")
     for row in report["over_tcp"]:

@@ -24,6 +24,8 @@ def test_a_quick_run_measures_everything_it_names() -> None:
     assert {one["case"] for one in report["own_work"]} == {"public", "cookie", "token"}
     assert {row["case"] for row in report["over_tcp"]} == {"public", "cookie", "token"}
     assert report["versions"]["fastapi"]
+    assert 0.5 < report["tokens"]["first_seen_ratio"] < 20
+    assert 0.2 < report["tokens"]["warm_ratio"] < 5
     for row in report["over_tcp"]:
         assert 0.3 < row["cpu_ratio"] < 1.5, "guarded and bare FastAPI are of one order"
     assert report["storm"]["statuses"]["401"] > 0

@@ -1,6 +1,7 @@
 """Fixtures of this room: real SQLite files, a manual clock, cheap hashes, the guard's own checks around endpoints."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,15 @@ from garrison.guard.settings import GuardSettings
 from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.changes import Changes
+from garrison.identity.issuers.fetch import fetch
+from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
 from garrison.identity.passwords.routes import password_endpoints
 from garrison.identity.passwords.service import PasswordService
+from garrison.identity.providers.remote import RemoteProvider
+from garrison.identity.providers.routes import provider_endpoints
+from garrison.identity.providers.service import ProviderService
 from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import SessionCache
 from garrison.identity.sessions.routes import session_endpoints
@@ -126,8 +132,9 @@ class Process:
         self.cache = SessionCache(database, self.view, scopes_of, settings)
         self.keyring.listen(self.cache.forget)
         self.view.listen(self.signing.hear)
+        foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
         self.authenticators = (
-            AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings),
+            AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, foreign, settings),
             JwtCookieAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings)
             if settings.session_format == "jwt"
             else CookieAuthenticator(self.cache, development=settings.development),
@@ -137,6 +144,13 @@ class Process:
             *sign_in_endpoints(self.sign_in, self.tokens, settings),
             *token_endpoints(self.tokens, settings),
             *signing_endpoints(self.signing, self.keyring, settings),
+            *provider_endpoints(
+                {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers},
+                ProviderService(changes, self.sessions, settings),
+                self.tokens,
+                sealer,
+                settings,
+            ),
             *session_endpoints(self.sessions, settings),
             *password_endpoints(PasswordService(changes, database, self.passwords, check), settings),
         )
@@ -160,6 +174,7 @@ class Process:
         peer: str = "127.0.0.1",
         secure: bool = False,
         fresh: bool = True,
+        query: str = "",
     ) -> Reply:
         """Send one call through the guard's checks to the endpoint."""
         if fresh:
@@ -168,7 +183,15 @@ class Process:
         listed = {name.lower().encode(): value.encode() for name, value in (headers or {}).items()}
         if body is not None:
             listed |= {b"content-type": b"application/json", b"content-length": str(len(content)).encode()}
-        call = Call({"type": "http", "method": method, "http_version": "1.1", "headers": list(listed.items())})
+        call = Call(
+            {
+                "type": "http",
+                "method": method,
+                "http_version": "1.1",
+                "headers": list(listed.items()),
+                "query_string": query.encode(),
+            }
+        )
         call.headers, call.path, call.request_id = listed, path, "req"
         call.peer, call.network, call.secure = peer, bucket(peer), secure
         call.now, call.boot = self.clock.now(), self.clock.boot()
@@ -198,10 +221,10 @@ class Process:
 
     def _route(self, method: str, path: str, call: Call) -> tuple[Endpoint, Any]:
         for endpoint, plan in self.endpoints:
-            fixed, _, _ = endpoint.path.partition("{id}")
-            if endpoint.method == method and path.startswith(fixed) and ((path == fixed) or endpoint.path != fixed):
-                if endpoint.path != fixed:
-                    call.params = {"id": path[len(fixed) :]}
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path)
+            match = re.fullmatch(pattern, path)
+            if endpoint.method == method and match is not None:
+                call.params = match.groupdict()
                 return endpoint, plan
         raise LookupError(f"{method} {path}")
 

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 
 import garrison.identity.accounts.model
 import garrison.identity.devices.model
+import garrison.identity.providers.model
 import garrison.identity.sessions.model
 import garrison.identity.signing.model
 import garrison.identity.tokens.model  # noqa: F401 - all of these declare tables of the schema

@@ -29,6 +29,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "two_credentials": Problem(400, "The request carries two credentials."),
     "https_required": Problem(400, "This call needs HTTPS; the credential it carried should be considered lost."),
     "invalid_grant": Problem(400, "The refresh token is not valid, has been used, or belongs to another device."),
+    "provider_refused": Problem(403, "The provider did not sign you in here; begin again."),
     "common_password": Problem(400, "This password is among the most common ones; choose another."),
     "unauthenticated": Problem(401, "Sign in first."),
     "invalid_token": Problem(401, "The credential is not valid or has ended."),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from garrison.core.durations import Limit
 from garrison.core.errors import SettingsError
+from garrison.identity.issuers.model import ForeignIssuer
+from garrison.identity.providers.configured import Provider
 
 _COST = re.compile(r"m=([0-9]{1,7}),t=([0-9]{1,2}),p=([0-9]{1,2})", re.ASCII)
 _DAY_S = 86_400.0
@@ -90,6 +92,10 @@ class IdentitySettings:
     leeway_s: float = 60.0
     """How far clocks of others may be off."""
     limit_refresh: Limit = Limit(60, 60)
+    foreign_issuers: tuple[ForeignIssuer, ...] = ()
+    """Whose tokens are taken beside ours."""
+    providers: tuple[Provider, ...] = ()
+    """Whom people may sign in with."""
 
     password_cost: PasswordCost = PasswordCost()
     hash_threads: int | None = None

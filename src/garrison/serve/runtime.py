@@ -168,6 +168,7 @@ class Runtime:
                     await self._identity.cache.flush(self._clock.now())
                     await self._write_refusals()
                 await self._identity.signing.keep()
+                self._identity.foreign.refresh_if_due()
                 await self._identity.tokens.flush()
                 if boot - self._swept_at >= _SWEEP_EVERY_S:
                     self._swept_at = boot

@@ -7,6 +7,7 @@ input. What this version does not serve yet is a problem, too: a setting that is
 
 import difflib
 import io
+import json
 import os
 import re
 import secrets as random_secrets
@@ -34,6 +35,9 @@ from garrison.core.errors import SettingsError
 from garrison.core.network import Network, is_loopback, parse_network
 from garrison.core.sealing import MIN_SECRET_BYTES
 from garrison.guard.settings import GuardSettings
+from garrison.identity.issuers.fetch import check_client
+from garrison.identity.issuers.model import parse_issuers
+from garrison.identity.providers.configured import parse_providers
 from garrison.identity.settings import IdentitySettings, PasswordCost, parse_cost
 
 PREFIX = "GARRISON_"
@@ -91,6 +95,10 @@ class Settings(BaseModel):
     signing_algorithm: Literal["RS256", "ES256", "EdDSA", "HS256"] = "RS256"
     signing_secret: SecretStr = SecretStr("")
     """For HS256 alone: the secret that signs and verifies, at least 32 bytes."""
+    foreign_issuers: SecretStr = SecretStr("")
+    """JSON: whose tokens are taken beside ours; see `identity/issuers/model.py`."""
+    providers: SecretStr = SecretStr("")
+    """JSON: whom people may sign in with; see `identity/providers/configured.py`."""
     key_lifetime: float = 90 * 86_400.0
     jwks_max_age: float = 300.0
     password_cost: PasswordCost = PasswordCost()
@@ -263,6 +271,14 @@ class Settings(BaseModel):
             if self.password_cost.memory_kib < least.memory_kib or self.password_cost.passes < least.passes:
                 text = f"production hashes with at least m={least.memory_kib},t={least.passes},p=1"
                 problems.append((_name("password_cost"), text))
+        for name, parse in (("foreign_issuers", parse_issuers), ("providers", parse_providers)):
+            try:
+                if self._parsed_json(name, parse):
+                    check_client()
+            except ValueError as error:
+                problems.append((_name(name), str(error)))
+            except SettingsError as error:
+                problems.append((_name(name), error.problems[0][1]))
         secret = self.signing_secret.get_secret_value().encode()
         if self.signing_algorithm == "HS256" and len(secret) < MIN_SECRET_BYTES:
             text = f"HS256 needs a secret of at least {MIN_SECRET_BYTES} bytes"
@@ -272,6 +288,17 @@ class Settings(BaseModel):
         if self.session_idle > self.session_max:
             problems.append((_name("session_idle"), "is longer than SESSION_MAX"))
         return problems
+
+    def _parsed_json(self, name: str, parse: Callable[[Any], T]) -> T:
+        """Return a setting that is written as JSON. Raises ValueError, without the value."""
+        text = getattr(self, name).get_secret_value()
+        if not text:
+            return parse([])
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("is not JSON") from None
+        return parse(document)
 
     # What others are told
 
@@ -347,6 +374,8 @@ class Settings(BaseModel):
             refresh_grace_s=self.refresh_grace,
             leeway_s=self.leeway,
             limit_refresh=self.limit_refresh,
+            foreign_issuers=self._parsed_json("foreign_issuers", parse_issuers),
+            providers=self._parsed_json("providers", parse_providers),
         )
 
 

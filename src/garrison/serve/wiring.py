@@ -13,10 +13,15 @@ from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.changes import Changes
 from garrison.identity.devices.model import devices
+from garrison.identity.issuers.fetch import fetch
+from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
 from garrison.identity.passwords.routes import password_endpoints
 from garrison.identity.passwords.service import PasswordService
+from garrison.identity.providers.remote import RemoteProvider
+from garrison.identity.providers.routes import provider_endpoints
+from garrison.identity.providers.service import ProviderService
 from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import ScopesOf, SessionCache
 from garrison.identity.sessions.model import sessions
@@ -59,6 +64,8 @@ OWN_PATHS = (
     "/auth/sign-out",
     "/auth/sign-out-everywhere",
     "/auth/password/change",
+    "/auth/providers/{name}/start",
+    "/auth/providers/{name}/callback",
     "/auth/openapi.json",
     "/.well-known/jwks.json",
     "/health/live",
@@ -77,6 +84,7 @@ class Identity:
     passwords: Passwords
     signing: SigningService
     tokens: TokenService
+    foreign: ForeignTokens
     authenticators: tuple[Authenticator, ...]
     endpoints: tuple[Endpoint, ...]
 
@@ -102,6 +110,9 @@ def wire_identity(
     sign_in = SignInService(changes, check, session_service, tokens, settings)
     password_service = PasswordService(changes, database, passwords, check)
     cache = SessionCache(database, view, scopes_of, settings)
+    foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
+    remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
+    arrivals = ProviderService(changes, session_service, settings)
     keyring.listen(cache.forget)
     view.listen(signing.hear)
     return Identity(
@@ -111,8 +122,9 @@ def wire_identity(
         passwords=passwords,
         signing=signing,
         tokens=tokens,
+        foreign=foreign,
         authenticators=(
-            AccessTokenAuthenticator(cache, keyring, signing, tokens, settings),
+            AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, settings),
             JwtCookieAuthenticator(cache, keyring, signing, tokens, settings)
             if settings.session_format == "jwt"
             else CookieAuthenticator(cache, development=settings.development),
@@ -124,6 +136,7 @@ def wire_identity(
             *session_endpoints(session_service, settings),
             *password_endpoints(password_service, settings),
             *signing_endpoints(signing, keyring, settings),
+            *provider_endpoints(remote, arrivals, tokens, sealer, settings),
         ),
     )
 

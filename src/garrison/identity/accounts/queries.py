@@ -32,7 +32,7 @@ class Credentials(NamedTuple):
 
 
 def insert_account(
-    connection: Connection, account_id: AccountId, email: Email, password_hash: str, roles: str, now: float
+    connection: Connection, account_id: AccountId, email: Email, password_hash: str | None, roles: str, now: float
 ) -> bool:
     """Make an account unless one has the address; say whether it was made. One statement, so that one of N wins."""
     values = {
@@ -108,6 +108,17 @@ def set_password(connection: Connection, account_id: str, password_hash: str) ->
         connection,
         account_id,
         password_hash=password_hash,
+        password_version=accounts.c.password_version + 1,
+        epoch=accounts.c.epoch + 1,
+    )
+
+
+def clear_password(connection: Connection, account_id: str) -> int:
+    """Take the password away and end everything issued to the account; return the new version."""
+    return _raised(
+        connection,
+        account_id,
+        password_hash=None,
         password_version=accounts.c.password_version + 1,
         epoch=accounts.c.epoch + 1,
     )

@@ -17,6 +17,11 @@ def find_device(connection: Connection, secret: str, account_id: str, now: float
     return found
 
 
+def delete_devices(connection: Connection, account_id: str) -> None:
+    """Forget every device of the account."""
+    connection.execute(delete(devices).where(devices.c.account_id == account_id))
+
+
 def touch_device(connection: Connection, device_id: str, *, now: float, expires_at: float) -> None:
     """Note that the device signed in again."""
     connection.execute(update(devices).where(devices.c.id == device_id).values(used_at=now, expires_at=expires_at))

@@ -4,13 +4,15 @@ aiohttp, because it hands addresses on as they are, and because it is what later
 among the packages that a guard needs, so it is asked for when the first issuer is configured.
 """
 
+import base64
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from garrison.core.errors import SettingsError
-from garrison.identity.issuers.remote_keys import MAX_BYTES
 
 TIMEOUT_S = 5.0
+MAX_BYTES = 256 * 1024
 DEFAULT_AGE_S = 300.0
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
@@ -25,20 +27,37 @@ def check_client() -> None:
 
 
 async def fetch(url: str) -> tuple[bytes, float]:
-    """Return the body and its max-age. Raises OSError (network, time, status) and ValueError (size)."""
+    """Return the body of a document and its max-age. Raises OSError (network, time, status) and ValueError (size)."""
+    status, body, cache_control = await _ask("GET", url)
+    if status != 200:
+        raise OSError(f"answered with {status}")
+    return body, _max_age(cache_control)
+
+
+async def post_form(url: str, form: Mapping[str, str], user: tuple[str, str]) -> tuple[int, bytes]:
+    """Return status and body of a form that was posted with HTTP Basic. Raises OSError and ValueError as `fetch`."""
+    status, body, _ = await _ask("POST", url, data=form, user=user)
+    return status, body
+
+
+async def _ask(
+    method: str, url: str, *, data: Mapping[str, str] | None = None, user: tuple[str, str] | None = None
+) -> tuple[int, bytes, str]:
     import aiohttp  # where no issuer is configured, it need not be installed
 
+    headers = dict(_HEADERS)
+    if user is not None:
+        headers["authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
     try:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with (
             aiohttp.ClientSession(
-                timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
             ) as session,
-            session.get(url, allow_redirects=False, headers=_HEADERS) as answer,
+            session.request(method, url, data=data, allow_redirects=False, headers=headers) as answer,
         ):
-            if answer.status != 200:
-                raise OSError(f"answered with {answer.status}")
-            return await _bounded(answer), _max_age(answer.headers.get("cache-control", ""))
+            return answer.status, await _bounded(answer), answer.headers.get("cache-control", "")
     except (TimeoutError, aiohttp.ClientError) as error:
         raise OSError(type(error).__name__) from None
 

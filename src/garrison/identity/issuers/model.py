@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from garrison.core.network import is_loopback
-from garrison.identity.signing.jose import ALGORITHMS
 
-ASYMMETRIC = frozenset(ALGORITHMS) - {"HS256"}
+ASYMMETRIC = frozenset({"RS256", "ES256", "EdDSA"})
+"""What foreign tokens may be signed with; a shared secret of theirs is nobody's but theirs."""
 
 
 @dataclass(frozen=True, slots=True)

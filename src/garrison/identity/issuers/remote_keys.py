@@ -25,7 +25,6 @@ from garrison.identity.signing.jose import VerifyingKey, import_public
 
 FETCHES_A_MINUTE = 5
 MAX_KEYS = 100
-MAX_BYTES = 256 * 1024
 LEAST_AGE_S, MOST_AGE_S = 60.0, 3600.0
 _log = structlog.get_logger("garrison")
 

@@ -58,6 +58,8 @@ class ForeignTokens:
 
         An awaitable only where keys have to be fetched. Raises Denied(`issuer_unavailable`) where they never could be.
         """
+        if not self._issuers:
+            return None
         entry = self._entries.get(shown)
         if entry is not None:
             if call.now < entry.expires_at and call.boot < entry.reread_at and entry.keys.known(entry.kid) is not None:

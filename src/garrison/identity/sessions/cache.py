@@ -105,7 +105,8 @@ class Token(NamedTuple):
 
 
 Outcome = SessionEntry | Refused
-Ask = Callable[[bytes, Call], "Outcome | Awaitable[Outcome]"]
+Ask = Callable[[bytes, Call], Any]
+"""(digest, call) → an outcome of the guard's, or an awaitable of one."""
 
 
 class SessionCache:

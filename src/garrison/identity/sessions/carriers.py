@@ -11,6 +11,8 @@ from garrison.wire.call import Call
 from garrison.wire.cookies import (
     DEVICE_LOOPBACK,
     DEVICE_TLS,
+    FLOW_LOOPBACK,
+    FLOW_TLS,
     REFRESH_LOOPBACK,
     REFRESH_TLS,
     SESSION_LOOPBACK,
@@ -24,13 +26,16 @@ class CookieNames(NamedTuple):
     session: str
     device: str
     refresh: str
+    flow: str
     secure: bool
     session_start: bytes
     """The session's name and the equals sign, as a Cookie header begins with them."""
 
 
-TLS = CookieNames(SESSION_TLS, DEVICE_TLS, REFRESH_TLS, True, f"{SESSION_TLS}=".encode())
-LOOPBACK = CookieNames(SESSION_LOOPBACK, DEVICE_LOOPBACK, REFRESH_LOOPBACK, False, f"{SESSION_LOOPBACK}=".encode())
+TLS = CookieNames(SESSION_TLS, DEVICE_TLS, REFRESH_TLS, FLOW_TLS, True, f"{SESSION_TLS}=".encode())
+LOOPBACK = CookieNames(
+    SESSION_LOOPBACK, DEVICE_LOOPBACK, REFRESH_LOOPBACK, FLOW_LOOPBACK, False, f"{SESSION_LOOPBACK}=".encode()
+)
 LOCAL_PEERS = frozenset({"127.0.0.1", "::1", "testclient", ""})
 """The usual ones, so that no address is parsed; the empty string is a Unix socket."""
 

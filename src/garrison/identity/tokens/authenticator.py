@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from garrison.guard.authenticate import Outcome
+from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.sessions.cache import SessionCache, Token
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.keyring import Keyring
@@ -33,10 +34,13 @@ class AccessTokenAuthenticator:
         keyring: Keyring,
         signing: SigningService,
         tokens: TokenService,
+        foreign: ForeignTokens,
         settings: IdentitySettings,
     ) -> None:
         self._verify = cache.verify
-        self._ask = TokenReader(cache, keyring, signing, typ=ACCESS_TYP, value_of=bearer_of, judge=self._token_of).ask
+        reader = TokenReader(cache, keyring, signing, typ=ACCESS_TYP, value_of=bearer_of, judge=self._token_of)
+        self._ask_ours = reader.ask
+        self._foreign = foreign
         self._ring = keyring
         self._note = tokens.note
         self._issuer = settings.issuer
@@ -49,6 +53,11 @@ class AccessTokenAuthenticator:
         if token.count(b".") != 2:
             return None
         return self._verify(sha256(_SALT + token).digest(), call, self._ask)
+
+    def _ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+        """A token that is no session's, as far as is known: of another issuer, or of ours and new here."""
+        found = self._foreign.show(shown, bearer_of(call), call)
+        return self._ask_ours(shown, call) if found is None else found
 
     def _token_of(self, claims: Mapping[str, Any], kid: str, now: float) -> Token | None:
         """Return what the claims say, None where they are not those of one of our access tokens, in force now."""

@@ -1,0 +1,1 @@
+"""Sign in with another provider: OpenID Connect, where we are the client."""

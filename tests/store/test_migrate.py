@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import garrison.identity.accounts.model
+import garrison.identity.clients.model
 import garrison.identity.devices.model
 import garrison.identity.providers.model
 import garrison.identity.sessions.model

@@ -1,13 +1,13 @@
 """`garrison account …`: make, change and list accounts. A running server sees it within the revocation bound."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from garrison.cli.output import WRONG_USE, emit, guarded, say, table
+from garrison.cli.identity import with_identity
+from garrison.cli.output import emit, say, table
 
 if TYPE_CHECKING:
     from garrison.identity.accounts.model import Account
@@ -104,32 +104,7 @@ def list_all(json: Json = False) -> None:
 
 
 def _with(work: "Callable[[AccountService], Awaitable[T]]", *, makes: bool = False) -> T:
-    """Run `work` on the accounts of the current directory's settings; `makes` says that it may begin a database."""
-
-    async def run() -> T:
-        # Imported here: --help needs no database library.
-        from garrison.serve.runtime import Store
-        from garrison.serve.settings import load_settings
-        from garrison.serve.wiring import wire_identity
-
-        settings = load_settings()
-        if not makes and not settings.database_path.exists():
-            say(
-                f"garrison: there is no database {settings.database_path.absolute()}; run this in the server's "
-                "directory, or name its database in GARRISON_DATABASE_URL"
-            )
-            raise typer.Exit(WRONG_USE)
-        store = Store(settings)
-        identity = wire_identity(
-            store.database, store.clock, store.view, store.sealer, settings.identity(), lambda _roles: frozenset()
-        )
-        try:
-            return await work(identity.accounts)
-        finally:
-            identity.passwords.close()
-            await store.database.close()
-
-    return guarded(lambda: asyncio.run(run()))
+    return with_identity(lambda identity: work(identity.accounts), makes=makes)
 
 
 def _show(account: "Account", json: bool) -> None:

@@ -263,6 +263,9 @@ class Chain:
 
     async def _answer(self, call: Call, answer: Answer, send: Send) -> None:
         """Send an answer of our own with the headers of its plan; count it if it is a refusal."""
+        endpoint = None if call.plan is None else call.plan.endpoint
+        if answer.code and endpoint is not None and endpoint.says_errors is not None:
+            answer = endpoint.says_errors(answer)
         headers = self._default_headers if call.plan is None or answer.status >= 400 else call.plan.headers
         if answer.status >= 400 or answer.code:
             self._refusals.note(call, answer.code, answer.status)

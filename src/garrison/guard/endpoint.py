@@ -20,7 +20,7 @@ EndpointHandler = Callable[[Call, Any], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one path. Every unsafe one takes `application/json` only and refuses unknown fields."""
+    """One method of one path. Unsafe ones that are not raw take `application/json` only and refuse unknown fields."""
 
     method: str
     path: str
@@ -30,6 +30,12 @@ class Endpoint:
     summary: str
     body: type[BaseModel] | None = None
     """Model of the JSON body; None: the body must be absent or `{}`, and the handler gets None."""
+    is_raw: bool = False
+    """True where the handler takes the body's bytes apart itself: forms, whose errors have a form of their own."""
+    authenticates: bool = False
+    """True where the handler itself looks at the Authorization header: a client's, and no credential of a caller."""
+    says_errors: Callable[[Answer], Answer] | None = None
+    """What a refusal of the guard's becomes here (RFC 6749 section 5.2)."""
     body_optional: bool = False
     """True where nothing sent means the same as `{}`."""
     entry: bool = False

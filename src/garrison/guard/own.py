@@ -20,6 +20,8 @@ async def answer_own(call: Call, endpoint: Endpoint, receive: Receive) -> Answer
     if has_body(call):
         body = await read_body(receive, MAX_BODY_BYTES, declared_length(call))
         call.body = body
+    if endpoint.is_raw:
+        return await endpoint.handler(call, body)
     if endpoint.body is None:
         if body:
             _demand_json(call)

@@ -104,8 +104,9 @@ class Planner:
         """Return the plan of an endpoint of our own."""
         rule = endpoint.rule
         checks: list[Check] = []
-        checks.append(self._lenient if rule.public or endpoint.entry else self._strict)
-        if endpoint.method not in SAFE_METHODS:
+        if not endpoint.authenticates:
+            checks.append(self._lenient if rule.public or endpoint.entry else self._strict)
+        if endpoint.method not in SAFE_METHODS and rule.csrf:
             checks.append(csrf_check(self._settings, always=endpoint.sets_cookie))
         checks.extend(self._endpoint_limit(endpoint))
         checks.extend(self._route_limit(rule))

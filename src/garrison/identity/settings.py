@@ -92,6 +92,12 @@ class IdentitySettings:
     leeway_s: float = 60.0
     """How far clocks of others may be off."""
     limit_refresh: Limit = Limit(60, 60)
+    limit_oauth_token: Limit = Limit(60, 60)
+    """Tokens of one client."""
+    limit_oauth_token_failed: Limit = Limit(20, 900)
+    """Failed authentications of clients, per address."""
+    share: int = 1
+    """How many processes share these two without a common store: each takes 1/share."""
     foreign_issuers: tuple[ForeignIssuer, ...] = ()
     """Whose tokens are taken beside ours."""
     providers: tuple[Provider, ...] = ()

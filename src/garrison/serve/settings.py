@@ -374,6 +374,9 @@ class Settings(BaseModel):
             refresh_grace_s=self.refresh_grace,
             leeway_s=self.leeway,
             limit_refresh=self.limit_refresh,
+            limit_oauth_token=self.limit_oauth_token,
+            limit_oauth_token_failed=self.limit_oauth_token_failed,
+            share=self.processes,
             foreign_issuers=self._parsed_json("foreign_issuers", parse_issuers),
             providers=self._parsed_json("providers", parse_providers),
         )

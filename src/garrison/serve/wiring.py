@@ -8,13 +8,17 @@ from garrison.core.clock import Clock
 from garrison.core.sealing import Sealer
 from garrison.guard.authenticate import Authenticator
 from garrison.guard.endpoint import Endpoint
+from garrison.guard.limit_table import Limiter, LimitTable
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.changes import Changes
+from garrison.identity.clients.service import ClientService
 from garrison.identity.devices.model import devices
 from garrison.identity.issuers.fetch import fetch
 from garrison.identity.issuers.verifier import ForeignTokens
+from garrison.identity.oauth.metadata import metadata_endpoints
+from garrison.identity.oauth.token import TokenEndpoint
 from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
 from garrison.identity.passwords.routes import password_endpoints
@@ -67,7 +71,11 @@ OWN_PATHS = (
     "/auth/providers/{name}/start",
     "/auth/providers/{name}/callback",
     "/auth/openapi.json",
+    "/oauth/token",
     "/.well-known/jwks.json",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
+    "/.well-known/oauth-protected-resource",
     "/health/live",
     "/health/ready",
 )
@@ -84,6 +92,7 @@ class Identity:
     passwords: Passwords
     signing: SigningService
     tokens: TokenService
+    clients: ClientService
     foreign: ForeignTokens
     authenticators: tuple[Authenticator, ...]
     endpoints: tuple[Endpoint, ...]
@@ -110,6 +119,17 @@ def wire_identity(
     sign_in = SignInService(changes, check, session_service, tokens, settings)
     password_service = PasswordService(changes, database, passwords, check)
     cache = SessionCache(database, view, scopes_of, settings)
+    clients = ClientService(changes, database, clock)
+    table = LimitTable()
+
+    def oauth_limits() -> tuple[Limiter, Limiter]:
+        share = settings.share
+        return (
+            table.limiter(settings.limit_oauth_token, share=share),
+            table.limiter(settings.limit_oauth_token_failed, share=share),
+        )
+
+    token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
     arrivals = ProviderService(changes, session_service, settings)
@@ -122,6 +142,7 @@ def wire_identity(
         passwords=passwords,
         signing=signing,
         tokens=tokens,
+        clients=clients,
         foreign=foreign,
         authenticators=(
             AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, settings),
@@ -136,6 +157,8 @@ def wire_identity(
             *session_endpoints(session_service, settings),
             *password_endpoints(password_service, settings),
             *signing_endpoints(signing, keyring, settings),
+            token_endpoint.endpoint(),
+            *metadata_endpoints(settings, {"token_endpoint": "/oauth/token"}),
             *provider_endpoints(remote, arrivals, tokens, sealer, settings),
         ),
     )

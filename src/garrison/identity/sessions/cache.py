@@ -34,7 +34,10 @@ _ATTEMPTS = 3
 
 
 class SessionEntry:
-    """One verified session: what the guard calls `Verified`, and what identity's own routes show of it."""
+    """One verified session: what the guard calls `Verified`, and what identity's own routes show of it.
+
+    Of a client there is no session: then `session_id` and `email` are empty.
+    """
 
     __slots__ = (
         "account_id",
@@ -105,6 +108,8 @@ class Token(NamedTuple):
 
 
 Outcome = SessionEntry | Refused
+Judge = Callable[[tuple[Any, ...], SessionEntry | None, Call], Outcome]
+"""(row, what was kept before, call) → an entry, or REFUSED."""
 Ask = Callable[[bytes, Call], Any]
 """(digest, call) → an outcome of the guard's, or an awaitable of one."""
 
@@ -204,19 +209,20 @@ class SessionCache:
         self._flushed_at = now
 
     def read(
-        self, shown: bytes, call: Call, sql: str, parameters: tuple[Any, ...], token: "Token | None" = None
+        self, shown: bytes, call: Call, sql: str, parameters: tuple[Any, ...], judge: "Judge | None" = None
     ) -> "Outcome | Awaitable[Outcome]":
-        """Ask the store; keep what it says under the digest `shown`. `token`: what it was that was shown, if a token.
+        """Ask the store, and keep the entry that `judge` makes of the row under the digest `shown`.
 
         Raises StoreError.
         """
+        judge = judge or self.judge_session(None)
         rows = self._cold(sql, parameters)
         if isinstance(rows, list):
-            outcome = self._judge(shown, rows, call, token)
+            outcome = self._settle(shown, rows, call, judge)
             if outcome is None:
                 raise StoreError("store_unavailable", "the store answered with an older state than it announced")
             return outcome
-        return self._wait(shown, rows, call, sql, parameters, token)
+        return self._wait(shown, rows, call, sql, parameters, judge)
 
     def forget(self, kids: Collection[str]) -> None:
         """Forget every token that one of these keys signed: they are verified anew, or not at all."""
@@ -230,11 +236,11 @@ class SessionCache:
         call: Call,
         sql: str,
         parameters: tuple[Any, ...],
-        token: "Token | None",
+        judge: "Judge",
     ) -> Outcome:
         """Judge what the store answers; ask again where news overtook the answer on its way."""
         for _ in range(_ATTEMPTS):
-            outcome = self._judge(shown, await rows, call, token)
+            outcome = self._settle(shown, await rows, call, judge)
             if outcome is not None:
                 return outcome
             again = self._cold(sql, parameters)
@@ -243,13 +249,37 @@ class SessionCache:
             rows = again
         raise StoreError("store_unavailable", "the store answered with an older state than it announced")
 
-    def _judge(
-        self, secret_digest: bytes, rows: list[tuple[Any, ...]], call: Call, token: "Token | None"
-    ) -> Outcome | None:
+    def _settle(self, shown: bytes, rows: list[tuple[Any, ...]], call: Call, judge: "Judge") -> Outcome | None:
         """Turn the store's answer into an entry, or REFUSED; None when this process knows of a newer state."""
-        earlier = self._entries.pop(secret_digest, None)
+        earlier = self._entries.pop(shown, None)
         if not rows:
             return REFUSED
+        entry = judge(rows[0], earlier, call)
+        if not isinstance(entry, SessionEntry):
+            return entry
+        if entry.account_version < self._known_account.get(entry.account_id, 0):
+            return None
+        if entry.session_version < self._known_session.get(entry.session_id, 0):
+            return None
+        if len(self._entries) >= self._most:
+            del self._entries[next(iter(self._entries))]
+        self._entries[shown] = entry
+        entry.touched = True
+        if entry.session_id:
+            self._touched[entry.session_id] = entry
+        return entry
+
+    def judge_session(self, token: "Token | None") -> "Judge":
+        """Return what makes an entry of a session's row, shown by its cookie's secret or by this token."""
+
+        def judge(row: tuple[Any, ...], earlier: SessionEntry | None, call: Call) -> Outcome:
+            return self._session(row, earlier, call, token)
+
+        return judge
+
+    def _session(
+        self, row: tuple[Any, ...], earlier: SessionEntry | None, call: Call, token: "Token | None"
+    ) -> Outcome:
         (
             session_id,
             account_id,
@@ -267,11 +297,7 @@ class SessionCache:
             epoch,
             account_version,
             *key_state,
-        ) = rows[0]
-        if account_version < self._known_account.get(account_id, 0):
-            return None
-        if session_version < self._known_session.get(session_id, 0):
-            return None
+        ) = row
         for known in (earlier, self._touched.get(session_id)):  # of which the store may not have heard yet
             if known is not None and known.seen_at > seen_at:
                 seen_at = known.seen_at
@@ -296,7 +322,7 @@ class SessionCache:
             factors=factors_of(factors),
             via="session" if token is None else token.via,
         )
-        entry = SessionEntry(
+        return SessionEntry(
             principal,
             account_id=account_id,
             account_version=account_version,
@@ -311,9 +337,3 @@ class SessionCache:
             kid="" if token is None else token.kid,
             renew_at=float("inf") if token is None else token.renew_at,
         )
-        if len(self._entries) >= self._most:
-            del self._entries[next(iter(self._entries))]
-        self._entries[secret_digest] = entry
-        entry.touched = True
-        self._touched[session_id] = entry
-        return entry

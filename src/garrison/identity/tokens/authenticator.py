@@ -1,8 +1,8 @@
 """Access tokens as bearer credentials (RFC 6750, RFC 9068; ASVS 5.0 V9.2).
 
-Warm, a token is a digest that was verified before, compared with the news like any session; cold, see `reader.py`.
-
-A token without the right `typ` is no access token (RFC 8725 section 3.11): an ID token, or the JWT of a session cookie.
+Warm, a token is a digest that was verified before, compared with the news like any session; cold, see `reader.py`. A
+token without the right `typ` is no access token (RFC 8725 section 3.11): an ID token, or the JWT of a session's cookie.
+Whose it is, its subject says: an account's names a session of it, a client's has none.
 """
 
 from collections.abc import Awaitable, Mapping
@@ -10,12 +10,14 @@ from hashlib import sha256
 from typing import Any
 
 from garrison.guard.authenticate import Outcome
+from garrison.identity.clients.tokens import client_claimed
 from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.sessions.cache import SessionCache, Token
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
-from garrison.identity.tokens.reader import TokenReader
+from garrison.identity.tokens.queries import ACCESS_READ
+from garrison.identity.tokens.reader import Claimed, TokenReader
 from garrison.identity.tokens.service import ACCESS_TYP, TokenService
 from garrison.wire.call import Call
 
@@ -37,8 +39,9 @@ class AccessTokenAuthenticator:
         foreign: ForeignTokens,
         settings: IdentitySettings,
     ) -> None:
+        self._cache = cache
         self._verify = cache.verify
-        reader = TokenReader(cache, keyring, signing, typ=ACCESS_TYP, value_of=bearer_of, judge=self._token_of)
+        reader = TokenReader(cache, keyring, signing, typ=ACCESS_TYP, value_of=bearer_of, understand=self._claimed)
         self._ask_ours = reader.ask
         self._foreign = foreign
         self._ring = keyring
@@ -46,6 +49,7 @@ class AccessTokenAuthenticator:
         self._issuer = settings.issuer
         self._audience = settings.audience or settings.issuer
         self._leeway_s = settings.leeway_s
+        self._ttl_s = settings.cache_ttl_s
 
     def check(self, call: Call) -> "Outcome | Awaitable[Outcome]":
         """Return the session behind the token; None for other credentials, REFUSED for one that is not valid."""
@@ -59,28 +63,32 @@ class AccessTokenAuthenticator:
         found = self._foreign.show(shown, bearer_of(call), call)
         return self._ask_ours(shown, call) if found is None else found
 
-    def _token_of(self, claims: Mapping[str, Any], kid: str, now: float) -> Token | None:
-        """Return what the claims say, None where they are not those of one of our access tokens, in force now."""
-        audience = claims.get("aud")
+    def _claimed(self, claims: Mapping[str, Any], kid: str, now: float) -> Claimed | None:
+        """Return what the claims mean, None where they are not those of one of our access tokens, in force now."""
+        audience, subject = claims.get("aud"), claims.get("sub")
         expires_at, issued_at = claims.get("exp"), claims.get("iat")
+        not_before = claims.get("nbf", issued_at)
         if (
             claims.get("iss") != self._issuer
             or (self._audience != audience and not (isinstance(audience, list) and self._audience in audience))
             or not isinstance(expires_at, int | float)
             or not isinstance(issued_at, int | float)
-            or not isinstance(claims.get("sub"), str)
-            or not isinstance(claims.get("sid"), str)
+            or not isinstance(not_before, int | float)
+            or not isinstance(subject, str)
             or now >= expires_at
             or issued_at > now + self._leeway_s
+            or not_before > now + self._leeway_s
         ):
             return None
-        not_before = claims.get("nbf", issued_at)
-        if not isinstance(not_before, int | float) or not_before > now + self._leeway_s:
+        session_id, number = claims.get("sid"), claims.get("rid")
+        if session_id is None:
+            return client_claimed(claims, kid, self._issuer, is_shared=self._ring.is_shared, ttl_s=self._ttl_s)
+        if not isinstance(session_id, str):
             return None
-        number = claims.get("rid")
         if isinstance(number, int):
-            self._note(claims["sid"], number)
-        return Token(claims["sub"], expires_at, "token", kid, self._ring.is_shared)
+            self._note(session_id, number)
+        token = Token(subject, expires_at, "token", kid, self._ring.is_shared)
+        return Claimed(ACCESS_READ, (kid, session_id), self._cache.judge_session(token))
 
 
 def bearer_of(call: Call) -> bytes:

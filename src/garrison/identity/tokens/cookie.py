@@ -16,7 +16,8 @@ from garrison.identity.sessions.carriers import cookie_names
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
-from garrison.identity.tokens.reader import TokenReader
+from garrison.identity.tokens.queries import ACCESS_READ
+from garrison.identity.tokens.reader import Claimed, TokenReader
 from garrison.identity.tokens.service import COOKIE_AUDIENCE, COOKIE_TYP, TokenService
 from garrison.wire.call import Call
 from garrison.wire.cookies import find_cookie, set_cookie
@@ -38,9 +39,10 @@ class JwtCookieAuthenticator(CookieAuthenticator):
         settings: IdentitySettings,
     ) -> None:
         super().__init__(cache, development=settings.development)
-        reader = TokenReader(cache, keyring, signing, typ=COOKIE_TYP, value_of=self._value_of, judge=self._token_of)
+        reader = TokenReader(cache, keyring, signing, typ=COOKIE_TYP, value_of=self._value_of, understand=self._claimed)
         self._salt = b"session+jwt\x00"
         self._ask = reader.ask
+        self._cache = cache
         self._ring = keyring
         self._tokens = tokens
         self._settings = settings
@@ -57,7 +59,7 @@ class JwtCookieAuthenticator(CookieAuthenticator):
         value = None if names is None else find_cookie(call.headers[b"cookie"], names.session)
         return b"" if value is None else value.encode("latin-1")
 
-    def _token_of(self, claims: Mapping[str, Any], kid: str, now: float) -> Token | None:
+    def _claimed(self, claims: Mapping[str, Any], kid: str, now: float) -> Claimed | None:
         expires_at, issued_at = claims.get("exp"), claims.get("iat")
         if (
             claims.get("iss") != self._settings.issuer
@@ -71,7 +73,8 @@ class JwtCookieAuthenticator(CookieAuthenticator):
         ):
             return None
         renew_at = issued_at + (expires_at - issued_at) / 2
-        return Token(claims["sub"], expires_at, "cookie", kid, self._ring.is_shared, "session", renew_at)
+        token = Token(claims["sub"], expires_at, "cookie", kid, self._ring.is_shared, "session", renew_at)
+        return Claimed(ACCESS_READ, (kid, claims["sid"]), self._cache.judge_session(token))
 
     def _renew(self, call: Call, entry: SessionEntry) -> None:
         names = cookie_names(call, development=self._settings.development)

@@ -4,27 +4,35 @@ What was revoked is refused by a process that has just started, too, and one tha
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from garrison.guard.authenticate import REFUSED
-from garrison.identity.sessions.cache import Outcome, SessionCache, Token
+from garrison.identity.sessions.cache import Judge, Outcome, SessionCache
 from garrison.identity.signing.jose import TokenRefused, verify
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
-from garrison.identity.tokens.queries import ACCESS_READ
 from garrison.wire.call import Call
 
 LOOK_EVERY_S = 0.5
 """A key that is not known may have been made by another process a moment ago; random `kid`s must not cost more."""
 
-Judge = Callable[[Mapping[str, Any], str, float], Token | None]
+
+class Claimed(NamedTuple):
+    """What a token's claims mean: which row is to be read, and what makes an entry of it."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+    judge: Judge
+
+
+Understand = Callable[[Mapping[str, Any], str, float], Claimed | None]
 """(claims, kid, now) → what is claimed; None for claims that are not those of such a token, in force now."""
 
 
 class TokenReader:
-    """Reads tokens of one `typ`: `value_of` finds one in a call, `judge` says what its claims mean."""
+    """Reads tokens of one `typ`: `value_of` finds one in a call, `understand` says what its claims mean."""
 
-    __slots__ = ("_cache", "_judge", "_looked_at", "_ring", "_signing", "_typ", "_value_of")
+    __slots__ = ("_cache", "_looked_at", "_ring", "_signing", "_typ", "_understand", "_value_of")
 
     def __init__(
         self,
@@ -34,14 +42,14 @@ class TokenReader:
         *,
         typ: str,
         value_of: Callable[[Call], bytes],
-        judge: Judge,
+        understand: Understand,
     ) -> None:
         self._cache = cache
         self._ring = keyring
         self._signing = signing
         self._typ = typ
         self._value_of = value_of
-        self._judge = judge
+        self._understand = understand
         self._looked_at = float("-inf")
 
     def ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
@@ -64,7 +72,5 @@ class TokenReader:
 
     def _ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
         claims, kid = verify(self._value_of(call), self._ring.verifying.get, typ=self._typ)
-        token = self._judge(claims, kid, call.now)
-        if token is None:
-            return REFUSED
-        return self._cache.read(shown, call, ACCESS_READ, (kid, claims["sid"]), token)
+        claimed = self._understand(claims, kid, call.now)
+        return REFUSED if claimed is None else self._cache.read(shown, call, *claimed)

@@ -1,0 +1,43 @@
+"""The identity part for one command: opened over the current directory's settings, used, closed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from garrison.cli.output import WRONG_USE, guarded, say
+
+if TYPE_CHECKING:
+    from garrison.serve.wiring import Identity
+
+T = TypeVar("T")
+
+
+def with_identity(work: "Callable[[Identity], Awaitable[T]]", *, makes: bool = False) -> T:
+    """Run `work`; `makes` says that it may begin a database."""
+
+    async def run() -> T:
+        # Imported here: --help needs no database library.
+        from garrison.serve.runtime import Store
+        from garrison.serve.settings import load_settings
+        from garrison.serve.wiring import wire_identity
+
+        settings = load_settings()
+        if not makes and not settings.database_path.exists():
+            say(
+                f"garrison: there is no database {settings.database_path.absolute()}; run this in the server's "
+                "directory, or name its database in GARRISON_DATABASE_URL"
+            )
+            raise typer.Exit(WRONG_USE)
+        store = Store(settings)
+        identity = wire_identity(
+            store.database, store.clock, store.view, store.sealer, settings.identity(), lambda _roles: frozenset()
+        )
+        try:
+            return await work(identity)
+        finally:
+            identity.passwords.close()
+            await store.database.close()
+
+    return guarded(lambda: asyncio.run(run()))

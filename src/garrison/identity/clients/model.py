@@ -1,0 +1,52 @@
+"""An OAuth client, and its table (RFC 6749 section 2).
+
+A client's secret is 256 random bits, kept as a digest; after a rotation the one before is good until `earlier_until`.
+`epoch` is raised to end every token of the client, `version` by anything that matters to a verification made before.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import CheckConstraint, Column, Double, Integer, LargeBinary, String, Table, Text
+
+from garrison.store.schema import metadata
+
+PURPOSE = "client"
+"""Purpose of the digest, see `core.ids.digest`."""
+PREFIX = "grc_"
+GRANTS = frozenset({"client_credentials"})
+Status = Literal["active", "disabled"]
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_digest", LargeBinary(32), nullable=False),
+    Column("earlier_digest", LargeBinary(32), nullable=True),
+    Column("earlier_until", Double, nullable=True),
+    Column("grants", Text, nullable=False),
+    Column("audiences", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("redirect_uris", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("status IN ('active', 'disabled')", name="clients_status"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client as people see it. The first of `audiences` is what it gets a token for when it names none."""
+
+    id: str
+    name: str
+    grants: tuple[str, ...]
+    audiences: tuple[str, ...]
+    scopes: tuple[str, ...]
+    redirect_uris: tuple[str, ...]
+    status: Status
+    epoch: int
+    created_at: float

@@ -1,0 +1,107 @@
+"""Every statement on `clients`, and the guard's cold read of a client's token."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from garrison.identity.clients.model import Client, Status, clients
+
+CLIENT_READ = (
+    "SELECT c.id, c.scopes, c.status, c.epoch, c.version, c.created_at,"
+    " (SELECT k.state FROM signing_keys k WHERE k.kid = ?)"
+    " FROM clients c WHERE c.id = ?"
+)
+"""What the authenticator asks the driver itself, by (kid, client id)."""
+_COLUMNS = tuple(
+    clients.c[name]
+    for name in ("id", "name", "grants", "audiences", "scopes", "redirect_uris", "status", "epoch", "created_at")
+)
+
+
+class Known(NamedTuple):
+    """A client and what its secret is compared with."""
+
+    client: Client
+    secret_digest: bytes
+    earlier_digest: bytes | None
+    earlier_until: float | None
+
+
+def insert_client(connection: Connection, client: Client, secret_digest: bytes) -> None:
+    """Keep a new client."""
+    connection.execute(
+        insert(clients).values(
+            id=client.id,
+            name=client.name,
+            secret_digest=secret_digest,
+            earlier_digest=None,
+            earlier_until=None,
+            grants=" ".join(client.grants),
+            audiences=" ".join(client.audiences),
+            scopes=" ".join(client.scopes),
+            redirect_uris=" ".join(client.redirect_uris),
+            status=client.status,
+            epoch=client.epoch,
+            version=1,
+            created_at=client.created_at,
+        )
+    )
+
+
+def find_client(connection: Connection, client_id: str) -> Known | None:
+    """Return the client with this id, or None."""
+    columns = (*_COLUMNS, clients.c.secret_digest, clients.c.earlier_digest, clients.c.earlier_until)
+    row = connection.execute(select(*columns).where(clients.c.id == client_id)).one_or_none()
+    return None if row is None else Known(_client(row[:9]), row[9], row[10], row[11])
+
+
+def list_clients(connection: Connection) -> Sequence[Client]:
+    """Return all clients, oldest first."""
+    query = select(*_COLUMNS).order_by(clients.c.created_at, clients.c.id)
+    return [_client(tuple(row)) for row in connection.execute(query)]
+
+
+def set_secret(
+    connection: Connection, client_id: str, secret_digest: bytes, *, earlier: bytes, earlier_until: float
+) -> bool:
+    """Give the client another secret; the one before stays good for a while. Say whether there is such a client."""
+    statement = (
+        update(clients)
+        .where(clients.c.id == client_id)
+        .values(secret_digest=secret_digest, earlier_digest=earlier, earlier_until=earlier_until)
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def set_status(connection: Connection, client_id: str, status: Status) -> int | None:
+    """Store the state and end every token of the client; return its new version, None for no such client."""
+    statement = (
+        update(clients)
+        .where(clients.c.id == client_id)
+        .values(status=status, epoch=clients.c.epoch + 1, version=clients.c.version + 1)
+    )
+    found: int | None = connection.execute(statement.returning(clients.c.version)).scalar_one_or_none()
+    return found
+
+
+def delete_client(connection: Connection, client_id: str) -> int | None:
+    """Forget the client; return a version above its own, None for no such client."""
+    statement = delete(clients).where(clients.c.id == client_id).returning(clients.c.version)
+    found: int | None = connection.execute(statement).scalar_one_or_none()
+    return None if found is None else found + 1
+
+
+def _client(row: Sequence[Any]) -> Client:
+    client_id, name, grants, audiences, scopes, redirect_uris, status, epoch, created_at = row
+    return Client(
+        client_id,
+        name,
+        tuple(grants.split()),
+        tuple(audiences.split()),
+        tuple(scopes.split()),
+        tuple(redirect_uris.split()),
+        status,
+        epoch,
+        created_at,
+    )

@@ -1,0 +1,184 @@
+"""Clients: make, list, rotate, disable, delete. The commands, the routes and users' own code call the same."""
+
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from garrison.core.clock import Clock
+from garrison.core.errors import GarrisonError
+from garrison.core.ids import digest, new_id, new_secret
+from garrison.core.network import is_loopback
+from garrison.identity.changes import Change, Changes, Origin
+from garrison.identity.clients.model import GRANTS, PREFIX, PURPOSE, Client, Status
+from garrison.identity.clients.queries import (
+    delete_client,
+    find_client,
+    insert_client,
+    list_clients,
+    set_secret,
+    set_status,
+)
+from garrison.store.database import Database
+
+OVERLAP_S = 86_400.0
+"""How long the secret before is good after a rotation."""
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,128}", re.ASCII)
+_AUDIENCE = re.compile(r"[!-~]{1,512}", re.ASCII)
+_MOST = 32
+
+
+class Made(NamedTuple):
+    """A client and its secret, which exists nowhere else from here on."""
+
+    client: Client
+    secret: str
+
+
+class ClientService:
+    """Makes and changes clients."""
+
+    def __init__(self, changes: Changes, database: Database, clock: Clock) -> None:
+        self._changes = changes
+        self._database = database
+        self._clock = clock
+
+    async def create(
+        self,
+        name: str,
+        *,
+        grants: Iterable[str] = ("client_credentials",),
+        audiences: Iterable[str] = (),
+        scopes: Iterable[str] = (),
+        redirect_uris: Iterable[str] = (),
+        origin: Origin = Origin(),
+    ) -> Made:
+        """Make a client and return it with its secret. Raises ValueError for what cannot be, StoreError."""
+        granted, asked, allowed, uris = (_words(one) for one in (grants, audiences, scopes, redirect_uris))
+        _check(name, granted, asked, allowed, uris)
+        secret = PREFIX + new_secret()
+        client_id = new_id("cli")
+
+        def change(change: Change) -> Client:
+            client = Client(client_id, name, granted, asked, allowed, uris, "active", 1, change.now)
+            insert_client(change.connection, client, digest(secret, purpose=PURPOSE))
+            change.record("client.created", client_id, grants=list(granted), scopes=list(allowed))
+            return client
+
+        return Made(await self._changes.make(change, origin), secret)
+
+    async def list(self) -> Sequence[Client]:
+        """Return all clients, oldest first. Raises StoreError."""
+        return await self._database.read(list_clients)
+
+    async def rotate(self, client_id: str, *, overlap_s: float = OVERLAP_S, origin: Origin = Origin()) -> str:
+        """Give the client another secret and return it; the one before is good for `overlap_s` seconds.
+
+        Raises GarrisonError(`client_not_found`), StoreError.
+        """
+        secret = PREFIX + new_secret()
+
+        def change(change: Change) -> None:
+            known = find_client(change.connection, client_id)
+            if known is None:
+                raise _not_found()
+            set_secret(
+                change.connection,
+                client_id,
+                digest(secret, purpose=PURPOSE),
+                earlier=known.secret_digest,
+                earlier_until=change.now + overlap_s,
+            )
+            change.record("client.rotated", client_id, overlap_s=overlap_s)
+
+        await self._changes.make(change, origin)
+        return secret
+
+    async def set_status(self, client_id: str, status: Status, *, origin: Origin = Origin()) -> None:
+        """Disable a client, or enable it again; either ends every token it has.
+
+        Raises GarrisonError(`client_not_found`), StoreError.
+        """
+
+        def change(change: Change) -> None:
+            version = set_status(change.connection, client_id, status)
+            if version is None:
+                raise _not_found()
+            change.record("client.disabled" if status == "disabled" else "client.enabled", client_id)
+            change.announce("client", client_id, version)
+
+        await self._changes.make(change, origin)
+
+    async def delete(self, client_id: str, *, origin: Origin = Origin()) -> None:
+        """Forget a client and end every token it has. Raises GarrisonError(`client_not_found`), StoreError."""
+
+        def change(change: Change) -> None:
+            version = delete_client(change.connection, client_id)
+            if version is None:
+                raise _not_found()
+            change.record("client.deleted", client_id)
+            change.announce("client", client_id, version)
+
+        await self._changes.make(change, origin)
+
+    async def authenticate(self, client_id: str, secret: str) -> Client | None:
+        """Return the active client that this secret is of, or None: the same for unknown, wrong and disabled.
+
+        Raises StoreError.
+        """
+        shown, now = digest(secret, purpose=PURPOSE), self._clock.now()
+        known = await self._database.read(lambda connection: find_client(connection, client_id))
+        current = b"\x00" * 32 if known is None else known.secret_digest
+        is_right = hmac.compare_digest(shown, current)
+        if known is None:
+            return None
+        if not is_right and known.earlier_digest is not None and now < (known.earlier_until or 0.0):
+            is_right = hmac.compare_digest(shown, known.earlier_digest)
+        return known.client if is_right and known.client.status == "active" else None
+
+
+def _words(given: Iterable[str]) -> tuple[str, ...]:
+    words = [word for text in ([given] if isinstance(given, str) else given) for word in text.split()]
+    return tuple(dict.fromkeys(words))
+
+
+def _check(
+    name: str, grants: Sequence[str], audiences: Sequence[str], scopes: Sequence[str], uris: Sequence[str]
+) -> None:
+    """Raise ValueError, saying what is wrong."""
+    if not name.strip() or len(name) > 100 or not name.isprintable():
+        raise ValueError("a client's name is 1 to 100 printable characters")
+    if not grants or set(grants) - GRANTS:
+        raise ValueError(f"grants are {' '.join(sorted(GRANTS))}")
+    if any(len(listed) > _MOST for listed in (audiences, scopes, uris)):
+        raise ValueError(f"at most {_MOST} audiences, scopes and redirect URIs each")
+    if any(_SCOPE.fullmatch(scope) is None for scope in scopes):
+        raise ValueError("a scope is one word of 1 to 128 printable characters without quotes or backslashes")
+    if any(_AUDIENCE.fullmatch(audience) is None for audience in audiences):
+        raise ValueError("an audience is one word of at most 512 printable characters")
+    if any(not _is_redirect_uri(uri) for uri in uris):
+        raise ValueError("a redirect URI is absolute, https (or http on loopback), without a fragment")
+
+
+def _is_redirect_uri(uri: str) -> bool:
+    """RFC 6749 section 3.1.2, RFC 8252 section 7."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if (
+        not uri.isascii()
+        or not uri.isprintable()
+        or "#" in uri
+        or "\\" in uri
+        or parts.username is not None
+        or not host
+    ):
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and (host == "localhost" or is_loopback(host)))
+
+
+def _not_found() -> GarrisonError:
+    return GarrisonError("client_not_found", "there is no such client")

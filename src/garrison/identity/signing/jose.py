@@ -88,12 +88,11 @@ def import_public(jwk: Mapping[str, Any], algorithm: str) -> JoseKey:
     members = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "n", "e")}
     try:
         key: JoseKey = _KINDS[algorithm].import_key(members)
-        if isinstance(key, RSAKey) and not _RSA_BITS <= key.get_op_key("verify").key_size <= 4 * _RSA_BITS:
-            raise ValueError("RSA keys have 2,048 to 8,192 bits")
-    except ValueError:
-        raise
-    except Exception:
+        bits = key.get_op_key("verify").key_size if isinstance(key, RSAKey) else _RSA_BITS
+    except Exception:  # whatever the library says of somebody else's key
         raise ValueError("the key cannot be read") from None
+    if not _RSA_BITS <= bits <= 4 * _RSA_BITS:
+        raise ValueError("RSA keys have 2,048 to 8,192 bits")
     return key
 
 

@@ -44,6 +44,8 @@ def test_lock_files_name_no_host() -> None:
     assert len(locks) >= 4
     for file in locks:
         lines = [line for line in file.read_text().splitlines() if re.search(r"https?://|--index-url|resolved", line)]
+        if file.name == "package-lock.json":  # whom the authors ask for funds is no registry
+            lines = [line for line in lines if not line.lstrip().startswith('"url": "https://')]
         assert not [line for line in lines if not line.lstrip().startswith(("#", '"""'))], file
 
 

@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "undecided": "refuse",
     "email_verification": "",
     "basic": False,
+    "sign_up_key": "off",
     "refresh_grace": 10,
     "access_ttl": 15 * 60,
     "refresh_ttl": 7 * 86_400,
@@ -86,7 +87,7 @@ DEFAULTS: dict[str, Any] = {
 def test_every_variable_has_the_default_it_is_said_to_have(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
-    assert set(Settings.model_fields) == DEFAULTS.keys() | {"secret", "signing_secret"}
+    assert set(Settings.model_fields) == DEFAULTS.keys() | {"secret", "signing_secret", "foreign_issuers", "providers"}
     assert not settings.env_is_set
 
 
@@ -298,7 +299,7 @@ def test_what_cannot_be_meant_is_refused(name: str, text: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("REDIS_URL", "redis://x"), ("SESSION_STORE", "redis"), ("BASIC", "1")],
+    [("REDIS_URL", "redis://x"), ("SESSION_STORE", "redis")],
 )
 def test_what_this_version_does_not_serve_is_refused_and_not_ignored(name: str, text: str, tmp_path: Path) -> None:
     assert "not served" in (told := problems(tmp_path, {name: text})[name]) or "is served" in told

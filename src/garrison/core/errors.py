@@ -35,6 +35,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "invalid_token": Problem(401, "The credential is not valid or has ended."),
     "invalid_credentials": Problem(401, "The credentials are not right."),
     "forbidden": Problem(403, "This is not yours to do."),
+    "wrong_network": Problem(403, "This key may not be used from here."),
     "insufficient_scope": Problem(403, "The credential's scope does not reach this far."),
     "insufficient_factor": Problem(401, "Prove who you are once more."),
     "cross_site": Problem(403, "This request came from another site."),

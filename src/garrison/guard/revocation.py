@@ -20,6 +20,8 @@ from garrison.core.clock import Clock
 NewsListener = Callable[[str, str, int], None]
 _WHO = frozenset({"account", "client"})
 """Kinds of whom credentials are; ids of different kinds are never equal."""
+_WHAT = frozenset({"session", "key"})
+"""Kinds of what is shown."""
 
 
 class RevocationView:
@@ -69,11 +71,11 @@ class RevocationView:
                 del known[subject]
 
     def applied(self, kind: str, subject: str, version: int) -> None:
-        """Take in one change. Of an `account`, `client` or `session` older versions than known change nothing.
+        """Take in one change. Of an `account`, `client`, `session` or `key` older versions than known change nothing.
 
         Other kinds (`signing`) are only told to who listens.
         """
-        if kind not in _WHO and kind != "session":
+        if kind not in _WHO and kind not in _WHAT:
             for listener in self._listeners:
                 listener(kind, subject, version)
             return

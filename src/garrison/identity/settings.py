@@ -63,6 +63,10 @@ class IdentitySettings:
     limit_sign_in_address: Limit = Limit(50, 900)
     """Failed sign-ins per address; an IPv6 /48 as a whole has 16 times as many."""
     limit_sign_up: Limit = Limit(20, 3600)
+    sign_up_needs_key: bool = False
+    """Only apps that show a key of kind `app` may sign people up."""
+    basic: bool = False
+    """HTTP Basic is taken."""
     account_free: Limit = Limit(20, 900)
     """Failed sign-ins of one account from all unknown devices together, before further ones are delayed."""
     account_delay_max_s: float = 30.0

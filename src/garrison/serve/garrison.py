@@ -18,6 +18,8 @@ from garrison.wire.answer import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from garrison.identity.accounts.service import AccountService
+    from garrison.identity.clients.service import ClientService
+    from garrison.identity.keys.service import KeyService
     from garrison.identity.sessions.service import SessionService
     from garrison.serve.runtime import Runtime
     from garrison.serve.settings import Settings
@@ -114,6 +116,16 @@ class Garrison:
     def sessions(self) -> "SessionService":
         """Sessions: `list`, `revoke`, `revoke_all(account_id)` as async methods. Starts what is not started yet."""
         return (self._runtime or self._start()).sessions
+
+    @property
+    def keys(self) -> "KeyService":
+        """API keys: `create`, `list`, `rotate`, `revoke` as async methods. Starts what is not started yet."""
+        return (self._runtime or self._start()).keys
+
+    @property
+    def clients(self) -> "ClientService":
+        """OAuth clients: `create`, `list`, `rotate`, … as async methods. Starts what is not started yet."""
+        return (self._runtime or self._start()).clients
 
     async def close(self) -> None:
         """Store what is pending and close the database; the next request opens it again."""

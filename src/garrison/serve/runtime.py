@@ -94,6 +94,8 @@ class Runtime:
         self.has_background = False
         self.accounts = identity.accounts
         self.sessions = identity.sessions
+        self.keys = identity.keys
+        self.clients = identity.clients
         self._store = store
         self._database = store.database
         self._clock = store.clock
@@ -265,6 +267,7 @@ class _Opening:
             store.sealer,
             settings.identity(),
             scopes_function(scopes_by_role(self._policy, rules)),
+            prefix=self._prefix,
         )
         endpoints = self._endpoints(identity)
         root, decisions, own = with_own(inspected, endpoints, self._prefix)

@@ -77,6 +77,8 @@ class Settings(BaseModel):
     undecided: Literal["refuse", "deny"] = "refuse"
     email_verification: Literal["optional", "required", ""] = ""
     basic: bool = False
+    sign_up_key: Literal["off", "required"] = "off"
+    """`required`: signing up needs an app key."""
     refresh_grace: float = 10.0
     access_ttl: float = 900.0
     refresh_ttl: float = 7 * 86_400.0
@@ -248,7 +250,6 @@ class Settings(BaseModel):
         for name, unserved, text in (
             ("redis_url", bool(self.redis_url), "Redis is not served by this version; leave it out"),
             ("session_store", self.session_store != "sql", "only sql is served by this version"),
-            ("basic", self.basic, "HTTP Basic is not served by this version; leave it off"),
         ):
             if unserved:
                 problems.append((_name(name), text))
@@ -373,6 +374,8 @@ class Settings(BaseModel):
             refresh_ttl_s=self.refresh_ttl,
             refresh_grace_s=self.refresh_grace,
             leeway_s=self.leeway,
+            sign_up_needs_key=self.sign_up_key == "required",
+            basic=self.basic,
             limit_refresh=self.limit_refresh,
             limit_oauth_token=self.limit_oauth_token,
             limit_oauth_token_failed=self.limit_oauth_token_failed,

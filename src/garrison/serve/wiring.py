@@ -12,11 +12,15 @@ from garrison.guard.limit_table import Limiter, LimitTable
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
+from garrison.identity.basic.authenticator import BasicAuthenticator
 from garrison.identity.changes import Changes
 from garrison.identity.clients.service import ClientService
 from garrison.identity.devices.model import devices
 from garrison.identity.issuers.fetch import fetch
 from garrison.identity.issuers.verifier import ForeignTokens
+from garrison.identity.keys.authenticator import KeyAuthenticator
+from garrison.identity.keys.routes import key_endpoints
+from garrison.identity.keys.service import KeyService
 from garrison.identity.oauth.metadata import metadata_endpoints
 from garrison.identity.oauth.token import TokenEndpoint
 from garrison.identity.passwords.hashing import Passwords
@@ -65,6 +69,9 @@ OWN_PATHS = (
     "/auth/sessions",
     "/auth/sessions/{id}",
     "/auth/refresh",
+    "/auth/keys",
+    "/auth/keys/{id}",
+    "/auth/keys/{id}/rotate",
     "/auth/sign-out",
     "/auth/sign-out-everywhere",
     "/auth/password/change",
@@ -93,6 +100,7 @@ class Identity:
     signing: SigningService
     tokens: TokenService
     clients: ClientService
+    keys: KeyService
     foreign: ForeignTokens
     authenticators: tuple[Authenticator, ...]
     endpoints: tuple[Endpoint, ...]
@@ -105,6 +113,8 @@ def wire_identity(
     sealer: Sealer,
     settings: IdentitySettings,
     scopes_of: ScopesOf,
+    *,
+    prefix: str = "",
 ) -> Identity:
     """Put the identity part together."""
     pool = HashPool(threads=settings.hash_threads, queue=settings.hash_queue, timeout_s=settings.hash_queue_timeout_s)
@@ -129,6 +139,8 @@ def wire_identity(
             table.limiter(settings.limit_oauth_token_failed, share=share),
         )
 
+    keys = KeyService(changes, database, scopes_of)
+    basic = (BasicAuthenticator(cache, check, changes, scopes_of, settings),) if settings.basic else ()
     token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
@@ -143,9 +155,12 @@ def wire_identity(
         signing=signing,
         tokens=tokens,
         clients=clients,
+        keys=keys,
         foreign=foreign,
         authenticators=(
             AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, settings),
+            KeyAuthenticator(cache, scopes_of, table, settings),
+            *basic,
             JwtCookieAuthenticator(cache, keyring, signing, tokens, settings)
             if settings.session_format == "jwt"
             else CookieAuthenticator(cache, development=settings.development),
@@ -157,8 +172,9 @@ def wire_identity(
             *session_endpoints(session_service, settings),
             *password_endpoints(password_service, settings),
             *signing_endpoints(signing, keyring, settings),
+            *key_endpoints(keys),
             token_endpoint.endpoint(),
-            *metadata_endpoints(settings, {"token_endpoint": "/oauth/token"}),
+            *metadata_endpoints(settings, {"token_endpoint": prefix + "/oauth/token"}),
             *provider_endpoints(remote, arrivals, tokens, sealer, settings),
         ),
     )

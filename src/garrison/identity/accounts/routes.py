@@ -4,9 +4,12 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from garrison.core.errors import Denied
+from garrison.guard.authorize import CHALLENGE
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.fields import Body, NewEmail, NewPassword
+from garrison.identity.keys.model import CREATE_ACCOUNTS
 from garrison.identity.origins import origin_of
 from garrison.identity.settings import IdentitySettings
 from garrison.policy.rules import public
@@ -27,6 +30,14 @@ class AcceptedAnswer(BaseModel):
     status: Literal["accepted"]
 
 
+def _demand_app(call: Call) -> None:
+    """Let only our apps sign people up. It tells which app asks and keeps nobody out who took the key out of it."""
+    if not call.principal.is_authenticated:
+        raise Denied("unauthenticated", headers=(CHALLENGE,))
+    if call.principal.kind != "key" or CREATE_ACCOUNTS not in call.principal.scopes:
+        raise Denied("forbidden")
+
+
 _ACCEPTED = json_answer(202, {"status": "accepted"})
 
 
@@ -34,9 +45,12 @@ def account_endpoints(accounts: AccountService, settings: IdentitySettings) -> t
     """Return the endpoints of this capability."""
 
     async def sign_up(call: Call, body: SignUpBody) -> Answer:
+        if settings.sign_up_needs_key:
+            _demand_app(call)
         await accounts.sign_up(body.email, body.password, origin=origin_of(call))
         return _ACCEPTED
 
+    needed = {"unauthenticated", "forbidden", "wrong_network"} if settings.sign_up_needs_key else set()
     return (
         Endpoint(
             "POST",
@@ -49,6 +63,6 @@ def account_endpoints(accounts: AccountService, settings: IdentitySettings) -> t
             limit=settings.limit_sign_up,
             status=202,
             answer=AcceptedAnswer,
-            errors=frozenset({"validation", "common_password", "overloaded"}),
+            errors=frozenset({"validation", "common_password", "overloaded"} | needed),
         ),
     )

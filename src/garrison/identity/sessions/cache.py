@@ -23,6 +23,7 @@ from garrison.core.principal import Principal, Via
 from garrison.guard.authenticate import REFUSED, Refused
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.model import roles_of
+from garrison.identity.keys.queries import touch_keys
 from garrison.identity.sessions.model import Carrier, factors_of
 from garrison.identity.sessions.queries import COLD_READ, touch_sessions
 from garrison.identity.settings import IdentitySettings
@@ -36,7 +37,7 @@ _ATTEMPTS = 3
 class SessionEntry:
     """One verified session: what the guard calls `Verified`, and what identity's own routes show of it.
 
-    Of a client there is no session: then `session_id` and `email` are empty.
+    Of a client, and of HTTP Basic, there is no session: then `session_id` is empty. Of a key it is the key's id.
     """
 
     __slots__ = (
@@ -197,7 +198,8 @@ class SessionCache:
         idle_s = self._idle_s
 
         def write(connection: Connection) -> None:
-            touch_sessions(connection, seen, idle_s)
+            touch_sessions(connection, [one for one in seen if one[0].startswith("ses_")], idle_s)
+            touch_keys(connection, [one for one in seen if one[0].startswith("key_")])
 
         try:
             await self._database.write(write)
@@ -261,13 +263,23 @@ class SessionCache:
             return None
         if entry.session_version < self._known_session.get(entry.session_id, 0):
             return None
+        self._add(shown, entry)
+        return entry
+
+    def keep(self, shown: bytes, entry: SessionEntry) -> Outcome:
+        """Keep what was verified in another way than by `read`; REFUSED where this process knows of a newer state."""
+        if entry.account_version < self._known_account.get(entry.account_id, 0):
+            return REFUSED
+        self._add(shown, entry)
+        return entry
+
+    def _add(self, shown: bytes, entry: SessionEntry) -> None:
         if len(self._entries) >= self._most:
             del self._entries[next(iter(self._entries))]
         self._entries[shown] = entry
         entry.touched = True
         if entry.session_id:
             self._touched[entry.session_id] = entry
-        return entry
 
     def judge_session(self, token: "Token | None") -> "Judge":
         """Return what makes an entry of a session's row, shown by its cookie's secret or by this token."""

@@ -141,4 +141,6 @@ def touch_sessions(connection: Connection, seen: Iterable[tuple[str, float]], id
         .where(sessions.c.id == session_id, sessions.c.seen_at < seen_at)
         .values(seen_at=seen_at, idle_until=case((later < sessions.c.expires_at, later), else_=sessions.c.expires_at))
     )
-    connection.execute(statement, [{"b_id": one, "b_seen_at": at, "b_idle_s": idle_s} for one, at in seen])
+    rows = [{"b_id": one, "b_seen_at": at, "b_idle_s": idle_s} for one, at in seen]
+    if rows:
+        connection.execute(statement, rows)

@@ -16,12 +16,12 @@ from garrison.identity.sessions.cache import SessionCache, Token
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.bearer import bearer_of
 from garrison.identity.tokens.queries import ACCESS_READ
 from garrison.identity.tokens.reader import Claimed, TokenReader
 from garrison.identity.tokens.service import ACCESS_TYP, TokenService
 from garrison.wire.call import Call
 
-_START = b"Bearer "
 _SALT = b"access\x00"
 
 
@@ -89,12 +89,3 @@ class AccessTokenAuthenticator:
             self._note(session_id, number)
         token = Token(subject, expires_at, "token", kid, self._ring.is_shared)
         return Claimed(ACCESS_READ, (kid, session_id), self._cache.judge_session(token))
-
-
-def bearer_of(call: Call) -> bytes:
-    """Return the bearer token of the request, empty without one (the scheme's case is free, RFC 9110 section 11.1)."""
-    value = call.headers.get(b"authorization", b"")
-    if value.startswith(_START):
-        return value[7:].strip(b" ")
-    scheme, _, rest = value.partition(b" ")
-    return rest.strip(b" ") if scheme.lower() == b"bearer" else b""

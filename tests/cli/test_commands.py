@@ -43,7 +43,9 @@ def directory(tmp_path: Path) -> Path:
 
 COMMANDS = [
     ("serve",), ("routes",), ("check",), ("migrate",), ("account", "create"), ("account", "set-role"),
-    ("account", "disable"), ("account", "enable"), ("account", "list"),
+    ("account", "disable"), ("account", "enable"), ("account", "list"), ("client", "create"), ("client", "list"),
+    ("client", "rotate"), ("client", "delete"), ("key", "create"), ("key", "list"), ("key", "revoke"),
+    ("keys", "list"), ("keys", "rotate"), ("keys", "revoke"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,131 @@
+"""`garrison client`, `key` and `keys`, as people and scripts run them, beside a server that is running."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.cli.test_commands import run
+from tests.process.server import Server, sign_up
+
+EMAIL = "ada@example.com"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("machines")) as server:
+        sign_up(server.client(), EMAIL)
+        yield server
+
+
+def document(server: Server, *arguments: str) -> Any:
+    done = run(server.directory, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def status(server: Server, headers: dict[str, str]) -> int:
+    return httpx2.get(f"{server.url}/tasks", headers=headers).status_code
+
+
+def within_the_bound(server: Server, headers: dict[str, str], expected: int) -> None:
+    end = time.monotonic() + 2.0
+    while status(server, headers) != expected:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def token(server: Server, made: dict[str, Any], secret: str | None = None) -> dict[str, str]:
+    answer = httpx2.post(
+        f"{server.url}/oauth/token",
+        data={"grant_type": "client_credentials"},
+        auth=(made["client_id"], secret or made["client_secret"]),
+    )
+    assert answer.status_code == 200, answer.text
+    return {"authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def test_a_client_from_its_making_to_its_end(server: Server) -> None:
+    made = document(
+        server, "client", "create", "--name", "reports", "--grant", "client_credentials",
+        "--audience", server.url, "--scope", "tasks:read tasks:write",
+    )  # fmt: skip
+    assert made["client_id"].startswith("cli_")
+    headers = token(server, made)
+    assert status(server, headers) == 200
+    rotated = document(server, "client", "rotate", made["client_id"])
+    assert status(server, token(server, made, rotated["client_secret"])) == 200
+    assert status(server, token(server, made)) == 200, "the secret before is good for a day"
+    listed = document(server, "client", "list")["items"]
+    assert [one["name"] for one in listed] == ["reports"]
+    assert "client_secret" not in json.dumps(listed)
+    document(server, "client", "delete", made["client_id"])
+    within_the_bound(server, headers, 401)
+    again = run(server.directory, "client", "delete", made["client_id"])
+    assert (again.returncode, "no such client" in again.stderr) == (1, True)
+    wrong = run(server.directory, "client", "create", "--name", "x", "--grant", "password")
+    assert (wrong.returncode, "grants are" in wrong.stderr) == (2, True)
+
+
+def test_a_key_from_its_making_to_its_end(server: Server) -> None:
+    made = document(
+        server, "key", "create", "--account", EMAIL, "--name", "ci", "--scope", "tasks:read tasks:write admin:all",
+        "--network", "127.0.0.0/8", "--expires", "90d", "--limit", "1000/minute",
+    )  # fmt: skip
+    headers = {"x-api-key": made["key"]}
+    assert status(server, headers) == 200
+    assert made["networks"] == ["127.0.0.0/8"]
+    assert [one["id"] for one in document(server, "key", "list", "--account", EMAIL)["items"]] == [made["id"]]
+    document(server, "key", "revoke", made["id"])
+    within_the_bound(server, headers, 401)
+    assert run(server.directory, "key", "revoke", made["id"]).returncode == 2
+    elsewhere = document(
+        server,
+        "key",
+        "create",
+        "--account",
+        EMAIL,
+        "--name",
+        "x",
+        "--scope",
+        "tasks:read",
+        "--network",
+        "203.0.113.0/24",
+    )
+    assert status(server, {"x-api-key": elsewhere["key"]}) == 403
+    wrong = run(server.directory, "key", "create", "--account", EMAIL, "--name", "x", "--network", "everywhere")
+    assert (wrong.returncode, "written as CIDR" in wrong.stderr) == (2, True)
+    nobody = run(server.directory, "key", "create", "--account", "nobody@example.com", "--name", "x")
+    assert (nobody.returncode, "no such account" in nobody.stderr) == (1, True)
+
+
+def test_signing_keys_are_listed_rotated_and_revoked(server: Server) -> None:
+    made = document(server, "client", "create", "--name", "x", "--audience", server.url, "--scope", "tasks:read")
+    headers = token(server, made)
+    assert status(server, headers) == 200
+    keys = document(server, "keys", "list")["items"]
+    assert sorted(key["state"] for key in keys) == ["active", "next"]
+    assert document(server, "keys", "rotate")["signs_from"] > keys[0]["shown_at"]
+    active = next(key["kid"] for key in keys if key["state"] == "active")
+    assert document(server, "keys", "revoke", active)["state"] == "revoked"
+    within_the_bound(server, headers, 401)
+    within_the_bound(server, token(server, made), 200)
+    assert active not in httpx2.get(f"{server.url}/.well-known/jwks.json").text
+    assert run(server.directory, "keys", "revoke", "another").returncode == 2
+
+
+def test_a_directory_without_a_database_gets_none(tmp_path: Path) -> None:
+    for words in (
+        ("client", "list"),
+        ("key", "list"),
+        ("keys", "list"),
+        ("keys", "rotate"),
+        ("key", "revoke", "key_x"),
+    ):
+        done = run(tmp_path, *words)
+        assert (done.returncode, "there is no database" in done.stderr) == (2, True), words
+    assert not list(tmp_path.iterdir())

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from garrison.core.clock import Clock
 
 NewsListener = Callable[[str, str, int], None]
-_WHO = frozenset({"account", "client"})
+WHO = frozenset({"account", "client"})
 """Kinds of whom credentials are; ids of different kinds are never equal."""
-_WHAT = frozenset({"session", "key"})
+_WHAT = frozenset({"session", "key", "token"})
 """Kinds of what is shown."""
 
 
@@ -66,20 +66,20 @@ class RevocationView:
         horizon = started_at - self._keep_s
         while self._history and self._history[0][0] < horizon:
             _, kind, subject, version = self._history.popleft()
-            known = self.known_account if kind in _WHO else self.known_session
+            known = self.known_account if kind in WHO else self.known_session
             if known.get(subject) == version:
                 del known[subject]
 
     def applied(self, kind: str, subject: str, version: int) -> None:
-        """Take in one change. Of an `account`, `client`, `session` or `key` older versions than known change nothing.
+        """Take in one change. Of what credentials rest on, older versions than known change nothing.
 
         Other kinds (`signing`) are only told to who listens.
         """
-        if kind not in _WHO and kind not in _WHAT:
+        if kind not in WHO and kind not in _WHAT:
             for listener in self._listeners:
                 listener(kind, subject, version)
             return
-        known = self.known_account if kind in _WHO else self.known_session
+        known = self.known_account if kind in WHO else self.known_session
         if version > known.get(subject, -1):
             known[subject] = version
             self._history.append((self._clock.boot(), kind, subject, version))

@@ -8,8 +8,9 @@ trusted with open streams: `sweep` handles both.
 """
 
 import asyncio
+from collections.abc import Collection
 
-from garrison.guard.revocation import RevocationView
+from garrison.guard.revocation import WHO, RevocationView
 from garrison.wire.call import Call
 
 
@@ -65,11 +66,18 @@ class Streams:
 
     def _on_news(self, kind: str, subject: str, version: int) -> None:
         """Cut what rests on an older version; who came back after the change and before its news stays."""
-        of_account = kind == "account"
-        for call in list((self._by_account if of_account else self._by_session).get(subject, ())):
+        of_whom = kind in WHO
+        for call in list((self._by_account if of_whom else self._by_session).get(subject, ())):
             credential = call.credential
-            if (credential.account_version if of_account else credential.session_version) < version:
+            if (credential.account_version if of_whom else credential.session_version) < version:
                 _cut(call)
+
+    def end_keys(self, kids: Collection[str]) -> None:
+        """Cut what runs on a token that one of these keys signed."""
+        for calls in list(self._by_account.values()):
+            for call in list(calls):
+                if getattr(call.credential, "kid", "") in kids:
+                    _cut(call)
 
 
 def _cut(call: Call) -> None:

@@ -100,6 +100,8 @@ class IdentitySettings:
     """Tokens of one client."""
     limit_oauth_token_failed: Limit = Limit(20, 900)
     """Failed authentications of clients, per address."""
+    limit_oauth_lookups: Limit = Limit(6000, 60)
+    """Introspections and revocations, per address: resource servers ask for every request."""
     share: int = 1
     """How many processes share these two without a common store: each takes 1/share."""
     foreign_issuers: tuple[ForeignIssuer, ...] = ()

@@ -269,6 +269,7 @@ class _Opening:
             scopes_function(scopes_by_role(self._policy, rules)),
             prefix=self._prefix,
         )
+        identity.keyring.listen(streams.end_keys)
         endpoints = self._endpoints(identity)
         root, decisions, own = with_own(inspected, endpoints, self._prefix)
         limits = LimitTable()

@@ -22,6 +22,8 @@ from garrison.identity.keys.authenticator import KeyAuthenticator
 from garrison.identity.keys.routes import key_endpoints
 from garrison.identity.keys.service import KeyService
 from garrison.identity.oauth.metadata import metadata_endpoints
+from garrison.identity.oauth.revocation import RevocationService, revocation_endpoints
+from garrison.identity.oauth.revoked import revoked_tokens
 from garrison.identity.oauth.token import TokenEndpoint
 from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
@@ -59,6 +61,7 @@ SWEPT = (
     Sweep(sessions, "idle_until"),
     Sweep(devices, "expires_at"),
     Sweep(refresh_tokens, "expires_at"),
+    Sweep(revoked_tokens, "expires_at"),
 )
 """Tables of identity whose rows expire."""
 
@@ -79,6 +82,8 @@ OWN_PATHS = (
     "/auth/providers/{name}/callback",
     "/auth/openapi.json",
     "/oauth/token",
+    "/oauth/revoke",
+    "/oauth/introspect",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
@@ -102,6 +107,7 @@ class Identity:
     clients: ClientService
     keys: KeyService
     foreign: ForeignTokens
+    keyring: Keyring
     authenticators: tuple[Authenticator, ...]
     endpoints: tuple[Endpoint, ...]
 
@@ -157,6 +163,7 @@ def wire_identity(
         clients=clients,
         keys=keys,
         foreign=foreign,
+        keyring=keyring,
         authenticators=(
             AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, settings),
             KeyAuthenticator(cache, scopes_of, table, settings),
@@ -174,7 +181,15 @@ def wire_identity(
             *signing_endpoints(signing, keyring, settings),
             *key_endpoints(keys),
             token_endpoint.endpoint(),
-            *metadata_endpoints(settings, {"token_endpoint": prefix + "/oauth/token"}),
+            *revocation_endpoints(clients, RevocationService(changes, database), keyring, signing, clock, settings),
+            *metadata_endpoints(
+                settings,
+                {
+                    "token_endpoint": prefix + "/oauth/token",
+                    "revocation_endpoint": prefix + "/oauth/revoke",
+                    "introspection_endpoint": prefix + "/oauth/introspect",
+                },
+            ),
             *provider_endpoints(remote, arrivals, tokens, sealer, settings),
         ),
     )

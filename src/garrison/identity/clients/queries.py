@@ -9,10 +9,11 @@ from garrison.identity.clients.model import Client, Status, clients
 
 CLIENT_READ = (
     "SELECT c.id, c.scopes, c.status, c.epoch, c.version, c.created_at,"
-    " (SELECT k.state FROM signing_keys k WHERE k.kid = ?)"
+    " (SELECT k.state FROM signing_keys k WHERE k.kid = ?),"
+    " (SELECT r.id FROM revoked_tokens r WHERE r.id = ?)"
     " FROM clients c WHERE c.id = ?"
 )
-"""What the authenticator asks the driver itself, by (kid, client id)."""
+"""What the authenticator asks the driver itself, by (kid, token id, client id)."""
 _COLUMNS = tuple(
     clients.c[name]
     for name in ("id", "name", "grants", "audiences", "scopes", "redirect_uris", "status", "epoch", "created_at")

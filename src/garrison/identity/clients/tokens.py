@@ -15,25 +15,31 @@ from garrison.identity.sessions.cache import Outcome, SessionEntry
 from garrison.identity.tokens.reader import Claimed
 from garrison.wire.call import Call
 
+MOST_JTI = 60
+"""Ours have 22 characters."""
+
 
 def client_claimed(
     claims: Mapping[str, Any], kid: str, issuer: str, *, is_shared: bool, ttl_s: float
 ) -> Claimed | None:
     """Return what a token without a session claims: to be its subject, a client. None for anything else."""
-    client_id, scope, epoch = claims["sub"], claims.get("scope"), claims.get("epoch")
+    client_id, scope, epoch, jti = claims["sub"], claims.get("scope"), claims.get("epoch"), claims.get("jti")
     if (
         not client_id.startswith("cli_")
         or claims.get("client_id") != client_id
         or not isinstance(scope, str)
         or not isinstance(epoch, int)
         or isinstance(epoch, bool)
+        or not isinstance(jti, str)
     ):
         return None
-    asked, expires_at = frozenset(scope.split()), claims["exp"]
+    asked, expires_at, token_id = frozenset(scope.split()), claims["exp"], token_id_of(jti)
 
     def judge(row: tuple[Any, ...], _earlier: SessionEntry | None, call: Call) -> Outcome:
-        found_id, scopes, status, current_epoch, version, created_at, key_state = row
-        if status != "active" or epoch < current_epoch or not (is_shared or key_state in ("active", "retired")):
+        found_id, scopes, status, current_epoch, version, created_at, key_state, revoked = row
+        if status != "active" or epoch < current_epoch or revoked is not None:
+            return REFUSED
+        if not is_shared and key_state not in ("active", "retired"):
             return REFUSED
         principal = Principal(
             id=found_id,
@@ -47,7 +53,7 @@ def client_claimed(
             principal,
             account_id=AccountId(found_id),
             account_version=version,
-            session_id=SessionId(""),
+            session_id=SessionId(token_id),
             session_version=0,
             email="",
             created_at=created_at,
@@ -58,4 +64,9 @@ def client_claimed(
             kid=kid,
         )
 
-    return Claimed(CLIENT_READ, (kid, client_id), judge)
+    return Claimed(CLIENT_READ, (kid, token_id, client_id), judge)
+
+
+def token_id_of(jti: str) -> str:
+    """Return what a token is called that is revoked by itself; news of it ends what was verified (RFC 7009)."""
+    return "tok_" + jti[:MOST_JTI]

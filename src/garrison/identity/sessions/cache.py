@@ -37,7 +37,8 @@ _ATTEMPTS = 3
 class SessionEntry:
     """One verified session: what the guard calls `Verified`, and what identity's own routes show of it.
 
-    Of a client, and of HTTP Basic, there is no session: then `session_id` is empty. Of a key it is the key's id.
+    Of HTTP Basic there is no session: then `session_id` is empty. Of a key it is the key's id, of a client's token the
+    token's.
     """
 
     __slots__ = (

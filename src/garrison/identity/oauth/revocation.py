@@ -1,0 +1,175 @@
+"""`POST /oauth/revoke` (RFC 7009) and `POST /oauth/introspect` (RFC 7662), for clients that authenticate.
+
+A client revokes what was issued to it and nothing else; the answer is 200 whatever the token was. It is told about a
+token only if it is of the token's audience: `aud` names it, or one of its registered audiences is the token's. Anything
+else is `{"active": false}`, so that nobody learns about tokens by asking.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from garrison.core.clock import Clock
+from garrison.core.errors import StoreError
+from garrison.guard.endpoint import Endpoint
+from garrison.identity.accounts.model import accounts
+from garrison.identity.changes import Change, Changes, Origin
+from garrison.identity.clients.model import Client
+from garrison.identity.clients.queries import find_client
+from garrison.identity.clients.service import ClientService
+from garrison.identity.clients.tokens import token_id_of
+from garrison.identity.oauth.client_authentication import authenticated, shown_credentials
+from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
+from garrison.identity.oauth.parameters import Parameters, read_parameters
+from garrison.identity.oauth.revoked import insert_revoked, revoked_tokens
+from garrison.identity.oauth.token import OPEN
+from garrison.identity.origins import origin_of
+from garrison.identity.sessions.model import sessions
+from garrison.identity.settings import IdentitySettings
+from garrison.identity.signing.jose import TokenRefused, verify
+from garrison.identity.signing.keyring import Keyring
+from garrison.identity.signing.model import signing_keys
+from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.service import ACCESS_TYP
+from garrison.store.database import Database
+from garrison.wire.answer import Answer, json_answer
+from garrison.wire.call import Call
+
+_INACTIVE: Mapping[str, Any] = {"active": False}
+_RETRY_SOON = ((b"retry-after", b"1"),)
+
+
+class RevocationService:
+    """Revokes single tokens and says whether one is in force."""
+
+    def __init__(self, changes: Changes, database: Database) -> None:
+        self._changes = changes
+        self._database = database
+
+    async def revoke(self, claims: Mapping[str, Any], *, origin: Origin = Origin()) -> None:
+        """Refuse a client's token from now on. Raises StoreError."""
+        token_id = token_id_of(claims["jti"])
+
+        def change(change: Change) -> None:
+            if insert_revoked(change.connection, token_id, float(claims["exp"])):
+                change.record("token.revoked", token_id, actor=claims["client_id"])
+                change.announce("token", token_id, 1)
+
+        await self._changes.make(change, origin)
+
+    async def is_in_force(self, claims: Mapping[str, Any], kid: str, *, is_shared: bool) -> bool:
+        """Say whether what stands behind verified claims is there: key, session and account, or client.
+
+        Raises StoreError.
+        """
+
+        def read(connection: Connection) -> bool:
+            if not is_shared:
+                state = connection.execute(select(signing_keys.c.state).where(signing_keys.c.kid == kid)).scalar()
+                if state not in ("active", "retired"):
+                    return False
+            if "sid" in claims:
+                return _session_lives(connection, claims)
+            known = find_client(connection, claims["sub"])
+            revoked = select(revoked_tokens.c.id).where(revoked_tokens.c.id == token_id_of(str(claims.get("jti"))))
+            return (
+                known is not None
+                and known.client.status == "active"
+                and claims.get("epoch", 0) >= known.client.epoch
+                and connection.execute(revoked).one_or_none() is None
+            )
+
+        return await self._database.read(read)
+
+
+def _session_lives(connection: Connection, claims: Mapping[str, Any]) -> bool:
+    query = (
+        select(accounts.c.status)
+        .join(sessions, sessions.c.account_id == accounts.c.id)
+        .where(
+            sessions.c.id == claims["sid"],
+            sessions.c.account_id == claims["sub"],
+            sessions.c.account_epoch >= accounts.c.epoch,
+        )
+    )
+    return connection.execute(query).scalar_one_or_none() == "active"
+
+
+def revocation_endpoints(
+    clients: ClientService,
+    service: RevocationService,
+    keyring: Keyring,
+    signing: SigningService,
+    clock: Clock,
+    settings: IdentitySettings,
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints of this capability."""
+    Work = Callable[[Call, Client, Parameters], Awaitable[Answer]]
+
+    def handler(work: Work) -> Callable[[Call, bytes], Awaitable[Answer]]:
+        async def handle(call: Call, body: bytes) -> Answer:
+            by_basic = bool(call.header(b"authorization"))
+            try:
+                parameters = read_parameters(call.header(b"content-type"), body)
+                client = await authenticated(clients, *shown_credentials(call, parameters))
+                if not parameters.one("token"):
+                    raise OAuthError("invalid_request", "token is missing")
+                return await work(call, client, parameters)
+            except OAuthError as error:
+                return answer_of(error, by_basic=by_basic)
+            except StoreError:
+                return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
+
+        return handle
+
+    async def revoke(call: Call, client: Client, parameters: Parameters) -> Answer:
+        found = await claims_of(parameters.one("token"))
+        if found is not None and found[0].get("client_id") == client.id and "sid" not in found[0]:
+            await service.revoke(found[0], origin=origin_of(call))
+        return json_answer(200, {}, NO_STORE)
+
+    async def introspect(_call: Call, client: Client, parameters: Parameters) -> Answer:
+        found = await claims_of(parameters.one("token"))
+        if found is None:
+            return json_answer(200, _INACTIVE, NO_STORE)
+        claims, kid = found
+        audience = claims.get("aud")
+        listed = audience if isinstance(audience, list) else [audience]
+        if not {client.id, *client.audiences} & set(listed):
+            return json_answer(200, _INACTIVE, NO_STORE)
+        if not await service.is_in_force(claims, kid, is_shared=keyring.is_shared):
+            return json_answer(200, _INACTIVE, NO_STORE)
+        told = ("iss", "sub", "aud", "client_id", "exp", "iat", "jti", "scope")
+        document = {name: claims[name] for name in told if name in claims}
+        return json_answer(200, {"active": True, "token_type": "Bearer", **document}, NO_STORE)
+
+    async def claims_of(token: str) -> tuple[Mapping[str, Any], str] | None:
+        """Return the claims of one of our access tokens whose time has not run out, and its key."""
+        await signing.keep()
+        try:
+            claims, kid = verify(token.encode("utf-8", "replace"), keyring.verifying.get, typ=ACCESS_TYP)
+        except TokenRefused:
+            return None
+        if claims.get("iss") != settings.issuer or not clock.now() < claims.get("exp", 0):
+            return None
+        return claims, kid
+
+    return tuple(
+        Endpoint(
+            "POST",
+            path,
+            OPEN,
+            handler(work),
+            summary,
+            is_raw=True,
+            authenticates=True,
+            says_errors=as_oauth,
+            limit=settings.limit_oauth_lookups,
+            in_openapi=False,
+        )
+        for path, work, summary in (
+            ("/oauth/revoke", revoke, "Revoke a token"),
+            ("/oauth/introspect", introspect, "Ask whether a token is in force"),
+        )
+    )

@@ -5,11 +5,14 @@ hex, URL-encoded, and either half (≥ 8 characters). A planted leak shows that 
 """
 
 import base64
+import json
+import os
 import re
+import subprocess
 import urllib.parse
 from pathlib import Path
 
-from tests.process.server import RAISED, Server, sign_in, sign_up
+from tests.process.server import GARRISON, RAISED, Server, sign_in, sign_up
 
 APP = """
 from fastapi import FastAPI, Request
@@ -75,11 +78,24 @@ def test_no_secret_is_found_in_any_artefact(tmp_path: Path) -> None:
             "unknown",
             "form",
             "common",
+            "refresh",
+            "apikey",
+            "client",
+            "code",
+            "state",
+            "provider",
         )
     }
     environment_secret = "environment-canary-" + canary("env")
     responses: list[bytes] = []
-    with Server(tmp_path, app="breaking:app", environment={**CHEAP, "GARRISON_SECRET": environment_secret}) as server:
+    provider = {"name": "acme", "issuer": "http://127.0.0.1:9", "client_id": "a", "client_secret": secrets["provider"]}
+    environment = {
+        **CHEAP,
+        "GARRISON_SECRET": environment_secret,
+        "GARRISON_BASIC": "1",
+        "GARRISON_PROVIDERS": json.dumps([provider]),
+    }
+    with Server(tmp_path, app="breaking:app", environment=environment) as server:
         with server.client() as client:
             client.event_hooks["response"].append(
                 lambda answer: responses.append(answer.read() + repr(answer.headers).encode())
@@ -92,7 +108,21 @@ def test_no_secret_is_found_in_any_artefact(tmp_path: Path) -> None:
                 "device cookie": session.cookies["garrison-device"],
                 "access token": token["access_token"],
                 "device token": token["device_token"],
+                "refresh token": token["refresh_token"],
             }
+            refreshed = client.post("/auth/refresh", json={"refresh_token": token["refresh_token"]}).json()
+            issued["second refresh token"] = refreshed["refresh_token"]
+            bearer = {"authorization": f"Bearer {token['access_token']}"}
+            issued["api key"] = client.post("/auth/keys", json={"name": "x"}, headers=bearer).json()["key"]
+            made = subprocess.run(
+                [GARRISON, "client", "create", "--name", "x", "--audience", server.url, "--json"],
+                cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            machine = json.loads(made.stdout)
+            issued["client secret"] = machine["client_secret"]
+            fields = {"grant_type": "client_credentials", "client_id": machine["client_id"]}
+            answer = client.post("/oauth/token", data={**fields, "client_secret": machine["client_secret"]})
+            issued["client's token"] = answer.json()["access_token"]
             responses.clear()  # what was issued stands in the answers that issued it
             client.post("/auth/sign-in", json={"email": "canary@example.com", "password": secrets["wrong"]})
             client.post("/auth/sign-in", json={"email": "nobody@example.com", "password": secrets["wrong"]})
@@ -123,6 +153,21 @@ def test_no_secret_is_found_in_any_artefact(tmp_path: Path) -> None:
                     assert set(broken.json()) == {"type", "title", "status", "code", "request_id"}
                 bare.post("/breaks/x", headers={"authorization": f"Bearer {secrets['header']}"})
                 bare.get("/auth/session", headers={"authorization": f"Bearer grs_{secrets['header']}"})
+                bare.get("/auth/session", headers={"x-api-key": issued["api key"]})
+                bare.get("/auth/session", headers={"x-api-key": "grn_" + secrets["apikey"]})
+                bare.get("/auth/session", headers={"authorization": f"Bearer a.{secrets['header']}.b"})
+                bare.post(
+                    "/auth/refresh", json={"refresh_token": secrets["refresh"], "device_token": secrets["cookie"]}
+                )
+                bare.post("/auth/refresh", json={"refresh_token": token["refresh_token"]})
+                bare.post("/oauth/token", data={**fields, "client_secret": secrets["client"], "scope": secrets["form"]})
+                bare.post("/oauth/token", data=fields, auth=(machine["client_id"], secrets["client"]))
+                bare.post("/oauth/introspect", data={"token": secrets["refresh"]}, auth=("x", secrets["client"]))
+                query = f"code={secrets['code']}&state={secrets['state']}"
+                bare.get(
+                    f"/auth/providers/acme/callback?{query}", headers={"cookie": f"garrison-flow={secrets['cookie']}"}
+                )
+                bare.get(f"/auth/providers/acme/start?return_to=/{secrets['query']}")
                 basic = base64.b64encode(f"canary@example.com:{secrets['basic']}".encode()).decode()
                 bare.get("/auth/session", headers={"authorization": f"Basic {basic}"})
                 bare.post("/breaks/file", files={"file": (secrets["filename"], secrets["form"].encode())})

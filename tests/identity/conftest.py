@@ -119,7 +119,7 @@ class Process:
             threads=settings.hash_threads, queue=settings.hash_queue, timeout_s=settings.hash_queue_timeout_s
         )
         self.passwords = Passwords(settings.password_cost, self.pool)
-        changes = Changes(database, clock, self.view)
+        changes = self.changes = Changes(database, clock, self.view)
         sealer = Sealer([b"s" * 32])
         throttle = Throttle(sealer, settings)
         check = PasswordCheck(database, clock, self.passwords, throttle, settings)

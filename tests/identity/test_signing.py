@@ -13,6 +13,7 @@ from garrison.core.sealing import Sealer
 from garrison.identity.signing.jose import private_bytes
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.queries import LOAD, StoredKey
+from garrison.identity.signing.service import SigningService
 from tests.identity.conftest import CHEAP, Client, OpenProcess, Process
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +53,19 @@ async def test_the_private_half_is_nowhere_in_clear(process: Process, tmp_path: 
     swapped = [row._replace(sealed=rows[1 - number].sealed) for number, row in enumerate(rows)]
     with pytest.raises(GarrisonError):
         Keyring(Sealer([b"s" * 32]), CHEAP).fill(swapped)
+
+
+async def test_keys_are_sealed_anew_under_the_newest_secret(process: Process) -> None:
+    await process.signing.keep()
+    kid = process.keyring.signing.kid
+    rotated = Sealer([b"n" * 32, b"s" * 32])
+    ring = Keyring(rotated, CHEAP)
+    service = SigningService(process.changes, process.database, process.clock, rotated, ring, CHEAP)
+    await service.load()
+    assert ring.signing.kid == kid
+    alone = Keyring(Sealer([b"n" * 32]), CHEAP)
+    alone.fill([StoredKey(*row) for row in process.database.cold(LOAD, ())])  # type: ignore[union-attr]
+    assert alone.signing.kid == kid, "the older secret can go"
 
 
 async def test_the_jwks_shows_public_halves_for_as_long_as_they_may_be_kept(process: Process) -> None:

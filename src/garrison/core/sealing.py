@@ -56,6 +56,14 @@ class Sealer:
                     continue
         raise GarrisonError("wrong_secret", "sealed under another SECRET, or altered")
 
+    def is_newest(self, sealed: bytes, *, place: str) -> bool:
+        """Say whether `seal` of today made this: else it should be sealed anew, so that an older secret can go."""
+        try:
+            AESGCM(self.subkey("seal")).decrypt(sealed[1:13], sealed[13:], place.encode())
+        except InvalidTag:
+            return False
+        return True
+
     def mac(self, value: str, *, purpose: str) -> bytes:
         """Return the HMAC-SHA256 of `value` under the sub-key of `purpose`: a name nobody else can compute."""
         return hmac.new(self.subkey(purpose), value.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()

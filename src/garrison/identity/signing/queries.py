@@ -56,6 +56,11 @@ def plan_key(connection: Connection, kid: str, signs_from: float) -> None:
     connection.execute(update(signing_keys).where(signing_keys.c.kid == kid).values(signs_from=signs_from))
 
 
+def seal_anew(connection: Connection, kid: str, sealed: bytes) -> None:
+    """Keep the same key under another seal."""
+    connection.execute(update(signing_keys).where(signing_keys.c.kid == kid).values(sealed=sealed))
+
+
 def set_state(connection: Connection, kid: str, state: State, *, now: float, ends_at: float | None = None) -> int:
     """Move a key to `state`; return its new version."""
     values: dict[str, object] = {"state": state, "version": signing_keys.c.version + 1, "ends_at": ends_at}

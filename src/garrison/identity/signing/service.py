@@ -29,6 +29,7 @@ from garrison.identity.signing.queries import (
     insert_key,
     list_keys,
     plan_key,
+    seal_anew,
     set_state,
 )
 from garrison.store.database import Database
@@ -52,6 +53,7 @@ class SigningService:
         self._sealer = sealer
         self._ring = keyring
         self._settings = settings
+        self._looked_at_seals = False
 
     @property
     def is_stale(self) -> bool:
@@ -67,7 +69,26 @@ class SigningService:
         """Read the keys into the ring. Raises StoreError, GarrisonError(`wrong_secret`)."""
         rows = self._database.cold(LOAD, ())
         found = rows if isinstance(rows, list) else await rows
-        self._ring.fill([StoredKey(*row) for row in found])
+        stored = [StoredKey(*row) for row in found]
+        self._ring.fill(stored)
+        if not self._looked_at_seals:
+            self._looked_at_seals = True
+            await self._seal_anew(stored)
+
+    async def _seal_anew(self, rows: "Sequence[StoredKey]") -> None:
+        """Seal under the newest secret what an older one sealed, so that the older one can be dropped from the list."""
+        stale = [row for row in rows if not self._sealer.is_newest(row.sealed, place=place_of(row.kid))]
+        if not stale:
+            return
+
+        def change(change: Change) -> None:
+            for row in stale:
+                place = place_of(row.kid)
+                opened = self._sealer.open(row.sealed, place=place)
+                seal_anew(change.connection, row.kid, self._sealer.seal(opened, place=place))
+                change.record("signing_key.sealed_anew", row.kid)
+
+        await self._changes.make(change)
 
     async def keep(self) -> None:
         """Do what is due: read what others changed, make missing keys, let a planned one begin. Cheap when nothing is.

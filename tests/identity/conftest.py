@@ -47,6 +47,7 @@ from garrison.identity.signing.routes import signing_endpoints
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.authenticator import AccessTokenAuthenticator
 from garrison.identity.tokens.cookie import JwtCookieAuthenticator
+from garrison.identity.tokens.dpop import Proofs
 from garrison.identity.tokens.routes import token_endpoints
 from garrison.identity.tokens.service import TokenService
 from garrison.store.audit import events
@@ -132,17 +133,18 @@ class Process:
         self.cache = SessionCache(database, self.view, scopes_of, settings)
         self.keyring.listen(self.cache.forget)
         self.view.listen(self.signing.hear)
+        proofs = Proofs(leeway_s=settings.leeway_s)
         foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
         self.authenticators = (
-            AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, foreign, settings),
+            AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, foreign, proofs, settings),
             JwtCookieAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings)
             if settings.session_format == "jwt"
             else CookieAuthenticator(self.cache, development=settings.development),
         )
         endpoints = (
             *account_endpoints(self.accounts, settings),
-            *sign_in_endpoints(self.sign_in, self.tokens, settings),
-            *token_endpoints(self.tokens, settings),
+            *sign_in_endpoints(self.sign_in, self.tokens, proofs, settings),
+            *token_endpoints(self.tokens, proofs, settings),
             *signing_endpoints(self.signing, self.keyring, settings),
             *provider_endpoints(
                 {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers},
@@ -189,6 +191,8 @@ class Process:
                 "method": method,
                 "http_version": "1.1",
                 "headers": list(listed.items()),
+                "path": path,
+                "raw_path": path.encode(),
                 "query_string": query.encode(),
             }
         )

@@ -33,6 +33,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "common_password": Problem(400, "This password is among the most common ones; choose another."),
     "unauthenticated": Problem(401, "Sign in first."),
     "invalid_token": Problem(401, "The credential is not valid or has ended."),
+    "invalid_proof": Problem(401, "The proof of possession is not valid for this request."),
     "invalid_credentials": Problem(401, "The credentials are not right."),
     "forbidden": Problem(403, "This is not yours to do."),
     "wrong_network": Problem(403, "This key may not be used from here."),

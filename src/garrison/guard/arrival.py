@@ -22,6 +22,7 @@ _ONCE = frozenset(
         b"authorization",
         b"content-length",
         b"content-type",
+        b"dpop",
         b"host",
         b"origin",
         b"proxy-authorization",

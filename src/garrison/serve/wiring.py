@@ -47,6 +47,7 @@ from garrison.identity.signing.routes import signing_endpoints
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.authenticator import AccessTokenAuthenticator
 from garrison.identity.tokens.cookie import JwtCookieAuthenticator
+from garrison.identity.tokens.dpop import Proofs
 from garrison.identity.tokens.model import refresh_tokens
 from garrison.identity.tokens.routes import token_endpoints
 from garrison.identity.tokens.service import TokenService
@@ -130,6 +131,7 @@ def wire_identity(
     accounts = AccountService(changes, database, clock, passwords)
     session_service = SessionService(changes, database, clock, settings)
     keyring = Keyring(sealer, settings)
+    proofs = Proofs(leeway_s=settings.leeway_s)
     signing = SigningService(changes, database, clock, sealer, keyring, settings)
     tokens = TokenService(changes, database, clock, keyring, signing, scopes_of, settings)
     sign_in = SignInService(changes, check, session_service, tokens, settings)
@@ -147,7 +149,7 @@ def wire_identity(
 
     keys = KeyService(changes, database, scopes_of)
     basic = (BasicAuthenticator(cache, check, changes, scopes_of, settings),) if settings.basic else ()
-    token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits)
+    token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits, proofs)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
     arrivals = ProviderService(changes, session_service, settings)
@@ -165,7 +167,7 @@ def wire_identity(
         foreign=foreign,
         keyring=keyring,
         authenticators=(
-            AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, settings),
+            AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, proofs, settings),
             KeyAuthenticator(cache, scopes_of, table, settings),
             *basic,
             JwtCookieAuthenticator(cache, keyring, signing, tokens, settings)
@@ -174,8 +176,8 @@ def wire_identity(
         ),
         endpoints=(
             *account_endpoints(accounts, settings),
-            *sign_in_endpoints(sign_in, tokens, settings),
-            *token_endpoints(tokens, settings),
+            *sign_in_endpoints(sign_in, tokens, proofs, settings),
+            *token_endpoints(tokens, proofs, settings),
             *session_endpoints(session_service, settings),
             *password_endpoints(password_service, settings),
             *signing_endpoints(signing, keyring, settings),

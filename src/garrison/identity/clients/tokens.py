@@ -20,7 +20,7 @@ MOST_JTI = 60
 
 
 def client_claimed(
-    claims: Mapping[str, Any], kid: str, issuer: str, *, is_shared: bool, ttl_s: float
+    claims: Mapping[str, Any], kid: str, issuer: str, *, is_shared: bool, ttl_s: float, jkt: str = ""
 ) -> Claimed | None:
     """Return what a token without a session claims: to be its subject, a client. None for anything else."""
     client_id, scope, epoch, jti = claims["sub"], claims.get("scope"), claims.get("epoch"), claims.get("jti")
@@ -62,6 +62,7 @@ def client_claimed(
             ends_at=expires_at,
             reread_at=call.boot + ttl_s,
             kid=kid,
+            jkt=jkt,
         )
 
     return Claimed(CLIENT_READ, (kid, token_id, client_id), judge)

@@ -10,6 +10,7 @@ from garrison.guard.endpoint import Endpoint
 from garrison.identity.clients.model import GRANTS
 from garrison.identity.oauth.token import OPEN
 from garrison.identity.settings import IdentitySettings
+from garrison.identity.tokens.dpop import ALGORITHMS
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
@@ -25,6 +26,7 @@ def metadata_endpoints(settings: IdentitySettings, paths: Mapping[str, str]) -> 
         **{name: base + path for name, path in paths.items()},
         "grant_types_supported": sorted(GRANTS),
         "response_types_supported": [],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
     }
     discovery = {

@@ -17,9 +17,10 @@ from garrison.identity.oauth.client_authentication import authenticated, shown_c
 from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
 from garrison.identity.oauth.parameters import Parameters, read_parameters
 from garrison.identity.settings import IdentitySettings
-from garrison.identity.signing.jose import sign
+from garrison.identity.signing.jose import TokenRefused, sign
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.dpop import Proofs
 from garrison.identity.tokens.service import ACCESS_TYP
 from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer, json_answer
@@ -41,6 +42,7 @@ class TokenEndpoint:
         clock: Clock,
         settings: IdentitySettings,
         limits: Callable[[], tuple[Limiter, Limiter]],
+        proofs: Proofs,
     ) -> None:
         self._clients = clients
         self._ring = keyring
@@ -48,6 +50,7 @@ class TokenEndpoint:
         self._clock = clock
         self._settings = settings
         self._by_client, self._failed = limits()
+        self._proofs = proofs
 
     def endpoint(self) -> Endpoint:
         """Return it as data."""
@@ -75,7 +78,7 @@ class TokenEndpoint:
                 raise OAuthError("unsupported_grant_type")
             if grant not in client.grants:
                 raise OAuthError("unauthorized_client")
-            return await self._client_credentials(client, parameters)
+            return await self._client_credentials(client, parameters, self._proved(call))
         except _TooManyError as error:
             headers = ((b"retry-after", b"%d" % error.after_s),)
             return error_answer("temporarily_unavailable", 429, headers=headers)
@@ -94,7 +97,16 @@ class TokenEndpoint:
         _take(self._by_client, client.id, call.boot)
         return client
 
-    async def _client_credentials(self, client: Client, parameters: Parameters) -> Answer:
+    def _proved(self, call: Call) -> str:
+        """Return the thumbprint of the key that the token is to be bound to, empty without a proof."""
+        if b"dpop" not in call.headers:
+            return ""
+        try:
+            return self._proofs.verified(call)
+        except TokenRefused:
+            raise OAuthError("invalid_dpop_proof") from None
+
+    async def _client_credentials(self, client: Client, parameters: Parameters, jkt: str) -> Answer:
         audience = _audience(client, (*parameters.all("audience"), *parameters.all("resource")))
         asked = parameters.one("scope").split()
         if set(asked) - set(client.scopes):
@@ -112,10 +124,11 @@ class TokenEndpoint:
             "jti": secrets.token_urlsafe(16),
             "scope": scope,
             "epoch": client.epoch,
+            **({"cnf": {"jkt": jkt}} if jkt else {}),
         }
         document = {
             "access_token": sign({"typ": ACCESS_TYP}, claims, self._ring.signing),
-            "token_type": "Bearer",
+            "token_type": "DPoP" if jkt else "Bearer",
             "expires_in": int(settings.access_ttl_s),
             "scope": scope,
         }

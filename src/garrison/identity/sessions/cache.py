@@ -48,6 +48,7 @@ class SessionEntry:
         "email",
         "ends_at",
         "expires_at",
+        "jkt",
         "kid",
         "principal",
         "renew_at",
@@ -74,6 +75,7 @@ class SessionEntry:
         reread_at: float,
         kid: str = "",
         renew_at: float = float("inf"),
+        jkt: str = "",
     ) -> None:
         self.principal = principal
         self.account_id: str = account_id
@@ -89,6 +91,7 @@ class SessionEntry:
         self.ends_at = ends_at
         """End of the session itself; a token of it may end before (`expires_at`)."""
         self.renew_at = renew_at
+        self.jkt = jkt
         self.kid = kid
         """Of the key that signed, where a token was shown."""
         self.touched = False
@@ -107,6 +110,8 @@ class Token(NamedTuple):
     via: Via = "jwt"
     renew_at: float = float("inf")
     """Unix seconds from which on another one should take its place, where the guard sees to that."""
+    jkt: str = ""
+    """Thumbprint of the key that every request with it has to prove (RFC 9449), if any."""
 
 
 Outcome = SessionEntry | Refused
@@ -349,4 +354,5 @@ class SessionCache:
             reread_at=call.boot + self._ttl_s,
             kid="" if token is None else token.kid,
             renew_at=float("inf") if token is None else token.renew_at,
+            jkt="" if token is None else token.jkt,
         )

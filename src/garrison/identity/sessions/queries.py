@@ -30,6 +30,7 @@ def insert_session(
     now: float,
     idle_until: float,
     expires_at: float,
+    jkt: str | None = None,
 ) -> None:
     """Begin a session under the account's epoch as it is in this transaction."""
     epoch = select(accounts.c.epoch).where(accounts.c.id == account_id).scalar_subquery()
@@ -49,6 +50,7 @@ def insert_session(
             idle_until=idle_until,
             expires_at=expires_at,
             version=1,
+            jkt=jkt,
         )
     )
 

@@ -90,6 +90,7 @@ class SessionService:
         device_id: str,
         client: str,
         network: str,
+        jkt: str | None = None,
     ) -> Begun:
         """Begin a session within a change. Its identifier and secret are made here; nothing presented is adopted."""
         settings, now = self._settings, change.now
@@ -109,6 +110,7 @@ class SessionService:
             now=now,
             idle_until=min(now + settings.session_idle_s, expires_at),
             expires_at=expires_at,
+            jkt=jkt,
         )
         change.record("session.created", session_id, actor=account_id, carrier=carrier)
         for ended, version in delete_beyond(change.connection, account_id, settings.max_sessions):

@@ -1,5 +1,6 @@
 """`POST /auth/sign-in`: by cookie, by token, or mixed."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -16,6 +17,8 @@ from garrison.identity.sessions.model import Carrier
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.sign_in.service import Attempt, SignedIn, SignInService
 from garrison.identity.tokens.answers import refresh_cookie, token_document
+from garrison.identity.tokens.dpop import Proofs
+from garrison.identity.tokens.routes import proved
 from garrison.identity.tokens.service import Issued, TokenService
 from garrison.policy.rules import public
 from garrison.wire.answer import Answer, Header, json_answer
@@ -43,14 +46,16 @@ class SignInAnswer(BaseModel):
 
     status: Literal["complete"]
     access_token: str | None = None
-    token_type: Literal["Bearer"] | None = None
+    token_type: Literal["Bearer", "DPoP"] | None = None
     expires_in: int | None = None
     refresh_token: str | None = None
     scope: str | None = None
     device_token: str | None = None
 
 
-def sign_in_endpoints(sign_in: SignInService, tokens: TokenService, settings: IdentitySettings) -> tuple[Endpoint, ...]:
+def sign_in_endpoints(
+    sign_in: SignInService, tokens: TokenService, proofs: Proofs, settings: IdentitySettings
+) -> tuple[Endpoint, ...]:
     """Return the endpoints of this capability."""
 
     async def handle(call: Call, body: SignInBody) -> Answer:
@@ -82,7 +87,9 @@ def sign_in_endpoints(sign_in: SignInService, tokens: TokenService, settings: Id
         return json_answer(200, {"status": "complete", **document}, cookies)
 
     async def issue(call: Call, body: SignInBody, names: CookieNames | None) -> tuple[SignedIn, Issued]:
-        signed_in = await sign_in.sign_in(body.email, body.password, attempt(call, body, "token", names))
+        jkt = proved(proofs, call)  # before the guess: a proof that is wrong costs nobody a hash
+        tried = replace(attempt(call, body, "token", names), jkt=jkt)
+        signed_in = await sign_in.sign_in(body.email, body.password, tried)
         if signed_in.family is None:
             raise Denied("internal")
         return signed_in, await tokens.issue(signed_in.family)
@@ -117,6 +124,8 @@ def sign_in_endpoints(sign_in: SignInService, tokens: TokenService, settings: Id
             entry=True,
             sets_cookie=True,
             answer=SignInAnswer,
-            errors=frozenset({"validation", "invalid_credentials", "rate_limited", "overloaded", "https_required"}),
+            errors=frozenset(
+                {"validation", "invalid_credentials", "invalid_proof", "rate_limited", "overloaded", "https_required"}
+            ),
         ),
     )

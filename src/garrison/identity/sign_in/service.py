@@ -30,6 +30,7 @@ class Attempt:
     carrier: Carrier
     device_secret: str | None = None
     replaces: str | None = None
+    jkt: str = ""
     client: str = ""
     network: str = ""
     origin: Origin = Origin()
@@ -96,10 +97,11 @@ class SignInService:
                 device_id=device_id,
                 client=attempt.client,
                 network=attempt.network,
+                jkt=attempt.jkt or None,
             )
             family = None
             if attempt.carrier == "token":
-                family = self._tokens.begin(change, session_id=session.id, account_id=account_id)
+                family = self._tokens.begin(change, session_id=session.id, account_id=account_id, jkt=attempt.jkt)
             roles = find_roles(change.connection, account_id)
             return SignedIn(account_id, roles, session, device_secret, family)
 

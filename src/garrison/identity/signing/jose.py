@@ -159,6 +159,22 @@ def verify_with(token: bytes, header: Header, key: VerifyingKey) -> Mapping[str,
     return _claims_of(token, header, key, _split(token)[2])
 
 
+def read_proof_header(token: bytes, typ: str) -> tuple[Header, Mapping[str, Any]]:
+    """Return header and public key of a proof that names its own key (RFC 9449 section 4.2), **unverified**.
+
+    Raises TokenRefused. Only proofs are read so: a token that could bring its own key would be anybody's.
+    """
+    found = strict_object(_decoded(_split(token)[0]))
+    alg, jwk = found.get("alg"), found.get("jwk")
+    if found.keys() != {"typ", "alg", "jwk"} or found["typ"] != typ or not isinstance(jwk, dict):
+        raise TokenRefused("header")
+    if not isinstance(alg, str) or alg not in _MODELS or alg == "HS256":
+        raise TokenRefused("alg")
+    if jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "k"}:
+        raise TokenRefused("jwk")
+    return Header(alg, "", typ), jwk
+
+
 def _split(token: bytes) -> tuple[bytes, bytes, bytes]:
     """Return the three segments. Raises TokenRefused."""
     if len(token) > MAX_TOKEN_BYTES:

@@ -13,7 +13,7 @@ def token_document(issued: Issued, *, device_token: str | None = None) -> dict[s
     """Return the token answer; `device_token` where the client is to keep one."""
     document: dict[str, Any] = {
         "access_token": issued.access_token,
-        "token_type": "Bearer",
+        "token_type": issued.token_type,
         "expires_in": issued.expires_in,
         "refresh_token": issued.refresh_token,
         "scope": issued.scope,

@@ -9,14 +9,17 @@ from collections.abc import Awaitable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from garrison.guard.authenticate import Outcome
+from garrison.core.errors import Denied
+from garrison.guard.authenticate import REFUSED, Outcome
 from garrison.identity.clients.tokens import client_claimed
 from garrison.identity.issuers.verifier import ForeignTokens
-from garrison.identity.sessions.cache import SessionCache, Token
+from garrison.identity.sessions.cache import SessionCache, SessionEntry, Token
 from garrison.identity.settings import IdentitySettings
+from garrison.identity.signing.jose import TokenRefused
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
-from garrison.identity.tokens.bearer import bearer_of
+from garrison.identity.tokens.bearer import access_token_of, bearer_of, proved_token_of
+from garrison.identity.tokens.dpop import CHALLENGE, Proofs
 from garrison.identity.tokens.queries import ACCESS_READ
 from garrison.identity.tokens.reader import Claimed, TokenReader
 from garrison.identity.tokens.service import ACCESS_TYP, TokenService
@@ -37,13 +40,17 @@ class AccessTokenAuthenticator:
         signing: SigningService,
         tokens: TokenService,
         foreign: ForeignTokens,
+        proofs: Proofs,
         settings: IdentitySettings,
     ) -> None:
         self._cache = cache
         self._verify = cache.verify
-        reader = TokenReader(cache, keyring, signing, typ=ACCESS_TYP, value_of=bearer_of, understand=self._claimed)
+        reader = TokenReader(
+            cache, keyring, signing, typ=ACCESS_TYP, value_of=access_token_of, understand=self._claimed
+        )
         self._ask_ours = reader.ask
         self._foreign = foreign
+        self._proofs = proofs
         self._ring = keyring
         self._note = tokens.note
         self._issuer = settings.issuer
@@ -54,13 +61,34 @@ class AccessTokenAuthenticator:
     def check(self, call: Call) -> "Outcome | Awaitable[Outcome]":
         """Return the session behind the token; None for other credentials, REFUSED for one that is not valid."""
         token = bearer_of(call)
-        if token.count(b".") != 2:
-            return None
-        return self._verify(sha256(_SALT + token).digest(), call, self._ask)
+        if token:
+            if token.count(b".") != 2:
+                return None
+            outcome = self._verify(sha256(_SALT + token).digest(), call, self._ask)
+            if isinstance(outcome, Awaitable):
+                return self._later(outcome)
+            return _as_bearer(outcome)
+        token = proved_token_of(call)
+        return self._with_proof(token, call) if token else None
+
+    async def _later(self, outcome: Awaitable[Outcome]) -> Outcome:
+        return _as_bearer(await outcome)
+
+    async def _with_proof(self, token: bytes, call: Call) -> Outcome:
+        """A token that is bound to a key: right only with a proof of that key for this very request."""
+        try:
+            jkt = self._proofs.verified(call, token=token)
+        except TokenRefused:
+            raise Denied("invalid_proof", headers=(CHALLENGE,)) from None
+        outcome = self._verify(sha256(_SALT + token).digest(), call, self._ask)
+        found = await outcome if isinstance(outcome, Awaitable) else outcome
+        if not isinstance(found, SessionEntry) or not found.jkt or found.jkt != jkt:
+            raise Denied("invalid_proof", headers=(CHALLENGE,))
+        return found
 
     def _ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
         """A token that is no session's, as far as is known: of another issuer, or of ours and new here."""
-        found = self._foreign.show(shown, bearer_of(call), call)
+        found = self._foreign.show(shown, access_token_of(call), call)
         return self._ask_ours(shown, call) if found is None else found
 
     def _claimed(self, claims: Mapping[str, Any], kid: str, now: float) -> Claimed | None:
@@ -81,11 +109,20 @@ class AccessTokenAuthenticator:
         ):
             return None
         session_id, number = claims.get("sid"), claims.get("rid")
+        bound = claims.get("cnf", {})
+        jkt = bound.get("jkt", "") if isinstance(bound, dict) else None
+        if not isinstance(jkt, str) or ("cnf" in claims and not jkt):  # bound to something that is not known here
+            return None
         if session_id is None:
-            return client_claimed(claims, kid, self._issuer, is_shared=self._ring.is_shared, ttl_s=self._ttl_s)
+            return client_claimed(claims, kid, self._issuer, is_shared=self._ring.is_shared, ttl_s=self._ttl_s, jkt=jkt)
         if not isinstance(session_id, str):
             return None
         if isinstance(number, int):
             self._note(session_id, number)
-        token = Token(subject, expires_at, "token", kid, self._ring.is_shared)
+        token = Token(subject, expires_at, "token", kid, self._ring.is_shared, jkt=jkt)
         return Claimed(ACCESS_READ, (kid, session_id), self._cache.judge_session(token))
+
+
+def _as_bearer(outcome: Outcome) -> Outcome:
+    """A token that is bound to a key is no bearer token (RFC 9449 section 7.2)."""
+    return REFUSED if isinstance(outcome, SessionEntry) and outcome.jkt else outcome

@@ -34,6 +34,7 @@ class Presented(NamedTuple):
     roles: str
     status: str
     epoch: int
+    jkt: str | None
 
 
 def find_presented(connection: Connection, token_digest: bytes) -> Presented | None:
@@ -54,6 +55,7 @@ def find_presented(connection: Connection, token_digest: bytes) -> Presented | N
             accounts.c.roles,
             accounts.c.status,
             accounts.c.epoch,
+            sessions.c.jkt,
         )
         .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
         .join(accounts, accounts.c.id == sessions.c.account_id)

@@ -10,7 +10,9 @@ from garrison.identity.fields import Body
 from garrison.identity.origins import origin_of
 from garrison.identity.sessions.carriers import cookie_names
 from garrison.identity.settings import IdentitySettings
+from garrison.identity.signing.jose import TokenRefused
 from garrison.identity.tokens.answers import refresh_cookie, token_document
+from garrison.identity.tokens.dpop import CHALLENGE, Proofs
 from garrison.identity.tokens.service import TokenService
 from garrison.policy.rules import public
 from garrison.wire.answer import Answer, json_answer
@@ -31,7 +33,7 @@ class TokenAnswer(BaseModel):
     """A token answer. `refresh_token` is left out where it goes into a cookie."""
 
     access_token: str
-    token_type: Literal["Bearer"]
+    token_type: Literal["Bearer", "DPoP"]
     expires_in: int
     refresh_token: str | None = None
     scope: str
@@ -39,7 +41,17 @@ class TokenAnswer(BaseModel):
     """The one that was shown, if it was shown in the body."""
 
 
-def token_endpoints(tokens: TokenService, settings: IdentitySettings) -> tuple[Endpoint, ...]:
+def proved(proofs: Proofs, call: Call) -> str:
+    """Return the thumbprint of the key that the request proves, empty without one. Raises Denied(`invalid_proof`)."""
+    if b"dpop" not in call.headers:
+        return ""
+    try:
+        return proofs.verified(call)
+    except TokenRefused:
+        raise Denied("invalid_proof", headers=(CHALLENGE,)) from None
+
+
+def token_endpoints(tokens: TokenService, proofs: Proofs, settings: IdentitySettings) -> tuple[Endpoint, ...]:
     """Return the endpoints of this capability."""
 
     async def refresh(call: Call, body: RefreshBody) -> Answer:
@@ -48,7 +60,8 @@ def token_endpoints(tokens: TokenService, settings: IdentitySettings) -> tuple[E
         if body.refresh_token is not None:
             if device is None and names is not None:
                 device = find_cookie(call.header(b"cookie"), names.device)
-            issued = await tokens.refresh(body.refresh_token, device_secret=device, origin=origin_of(call))
+            jkt = proved(proofs, call)
+            issued = await tokens.refresh(body.refresh_token, device_secret=device, jkt=jkt, origin=origin_of(call))
             return json_answer(200, token_document(issued, device_token=body.device_token))
         if names is None:
             raise Denied("invalid_grant")
@@ -74,6 +87,6 @@ def token_endpoints(tokens: TokenService, settings: IdentitySettings) -> tuple[E
             sets_cookie=True,
             limit=settings.limit_refresh,
             answer=TokenAnswer,
-            errors=frozenset({"invalid_grant", "rate_limited"}),
+            errors=frozenset({"invalid_grant", "invalid_proof", "rate_limited"}),
         ),
     )

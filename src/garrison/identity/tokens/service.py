@@ -8,7 +8,7 @@ the request path, within a second.
 import math
 import os
 import secrets
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -58,6 +58,8 @@ class Family(NamedTuple):
     refresh_token: str
     expires_at: float
     """Of the refresh token."""
+    jkt: str = ""
+    """Thumbprint of the key it is bound to, if any."""
 
 
 class Issued(NamedTuple):
@@ -68,6 +70,7 @@ class Issued(NamedTuple):
     refresh_token: str
     refresh_expires_in: int
     scope: str
+    token_type: str = "Bearer"  # noqa: S105 - is public
 
 
 class TokenService:
@@ -93,12 +96,12 @@ class TokenService:
         self._noted: dict[str, int] = {}
         self._written: dict[str, int] = {}
 
-    def begin(self, change: Change, *, session_id: str, account_id: str) -> Family:
+    def begin(self, change: Change, *, session_id: str, account_id: str, jkt: str = "") -> Family:
         """Begin a family for a session that begins in this change."""
         account = find_account(change.connection, account_id)
         if account is None:
             raise Denied("invalid_credentials")
-        family = Family(session_id, account_id, account.roles, 1, "", 0.0)
+        family = Family(session_id, account_id, account.roles, 1, "", 0.0, jkt)
         return self._next(change, PREFIX + new_secret(), family, change.now + self._settings.refresh_max_s)
 
     async def issue(self, family: Family) -> Issued:
@@ -106,7 +109,7 @@ class TokenService:
         await self._signing.keep()
         settings, now = self._settings, self._clock.now()
         scope = " ".join(sorted(self._scopes_of(family.roles)))
-        claims = {
+        claims: dict[str, Any] = {
             "iss": settings.issuer,
             "sub": family.account_id,
             "aud": settings.audience or settings.issuer,
@@ -118,9 +121,12 @@ class TokenService:
             "sid": family.session_id,
             "rid": family.number,
         }
+        if family.jkt:
+            claims["cnf"] = {"jkt": family.jkt}
         token = sign({"typ": ACCESS_TYP}, claims, self._ring.signing)
         left = int(family.expires_at - now)
-        return Issued(token, int(settings.access_ttl_s), family.refresh_token, left, scope)
+        kind = "DPoP" if family.jkt else "Bearer"
+        return Issued(token, int(settings.access_ttl_s), family.refresh_token, left, scope, kind)
 
     async def cookie(self, session_id: str, account_id: str, ends_at: float) -> str:
         """Return what the cookie of a new session holds, with `SESSION_FORMAT=jwt`. Raises StoreError."""
@@ -141,9 +147,17 @@ class TokenService:
         return sign({"typ": COOKIE_TYP}, claims, self._ring.signing), expires_at
 
     async def refresh(
-        self, token: str, *, device_secret: str | None, by_cookie: bool = False, origin: Origin = Origin()
+        self,
+        token: str,
+        *,
+        device_secret: str | None,
+        by_cookie: bool = False,
+        jkt: str = "",
+        origin: Origin = Origin(),
     ) -> Issued:
         """Rotate, or repeat what the rotation gave; see `rotation.py`. `by_cookie`: only with the family's device.
+
+        `jkt`: of the key that the request proved, if any.
 
         Raises Denied(`invalid_grant`) and StoreError.
         """
@@ -155,19 +169,20 @@ class TokenService:
             if found is None or not _is_alive(found, now):
                 return None
             device_id = _device(change.connection, device_secret, found.account_id, now)
-            shows_binding = device_id is not None and device_id == found.device_id
-            if by_cookie and not shows_binding:
+            shows_device = device_id is not None and device_id == found.device_id
+            if by_cookie and not shows_device:
                 return None
+            shows_key = found.jkt is None or found.jkt == jkt
             verdict = judge(
                 used_at=found.used_at,
                 acknowledged=found.acknowledged,
                 now=now,
                 grace_s=self._settings.refresh_grace_s,
-                is_bound=found.is_bound,
-                shows_binding=shows_binding,
+                is_bound=found.is_bound or found.jkt is not None,
+                shows_binding=shows_key and (shows_device or not found.is_bound),
             )
             if verdict is Verdict.ROTATE:
-                if shows_binding and not found.is_bound:
+                if shows_device and not found.is_bound:
                     bind_family(change.connection, found.session_id)
                 return self._rotate(change, token, shown, found)
             if verdict is Verdict.REPEAT and found.successor is not None:
@@ -217,7 +232,7 @@ class TokenService:
         return self._next(
             change,
             successor,
-            Family(found.session_id, found.account_id, roles, found.number + 1, "", 0.0),
+            Family(found.session_id, found.account_id, roles, found.number + 1, "", 0.0, found.jkt or ""),
             found.session_expires_at,
         )
 
@@ -235,6 +250,7 @@ class TokenService:
             current.number,
             successor,
             current.expires_at,
+            found.jkt or "",
         )
 
     def _next(self, change: Change, token: str, family: Family, at_most: float) -> Family:

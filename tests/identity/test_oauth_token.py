@@ -158,7 +158,7 @@ def test_unknown_wrong_and_disabled_are_the_same_answer(api: Api) -> None:
         ({"grant_type": None}, "invalid_request"),
         ({"grant_type": ""}, "invalid_request"),
         ({"grant_type": "password"}, "unsupported_grant_type"),
-        ({"grant_type": "authorization_code"}, "unsupported_grant_type"),
+        ({"grant_type": "authorization_code"}, "unauthorized_client"),
         ({"scope": "tasks:read admin"}, "invalid_scope"),
         ({"audience": "https://evil.example.com"}, "invalid_target"),
         ({"resource": "https://evil.example.com"}, "invalid_target"),
@@ -279,7 +279,7 @@ def test_the_metadata_tells_the_truth(tmp_path: Path, slash: str) -> None:
         assert server["issuer"] == f"http://127.0.0.1:8000{slash}"
         assert server["jwks_uri"] == "http://127.0.0.1:8000/.well-known/jwks.json"
         assert server["token_endpoint"] == "http://127.0.0.1:8000/oauth/token"
-        assert server["grant_types_supported"] == ["client_credentials"]
+        assert server["grant_types_supported"] == ["authorization_code", "client_credentials", "refresh_token"]
         assert api.client.get("/.well-known/jwks.json").json()["keys"]
         assert claims(api.token())["iss"] == server["issuer"]
         assert api.get("/tasks", api.token()) == 200

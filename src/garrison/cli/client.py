@@ -23,6 +23,7 @@ def create(
     audience: Annotated[list[str] | None, typer.Option(help="What its tokens may be for; the first is usual.")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Scopes it may have, separated by spaces.")] = None,
     redirect_uri: Annotated[list[str] | None, typer.Option(help="Where people may be sent back to, exactly.")] = None,
+    is_public: Annotated[bool, typer.Option("--public", help="It can keep no secret: an app, a page.")] = False,
     json: Json = False,
 ) -> None:
     """Make a client; its secret is shown once and stored nowhere.
@@ -41,13 +42,17 @@ def create(
             audiences=audience or [],
             scopes=scope or [],
             redirect_uris=redirect_uri or [],
+            is_public=is_public,
         ),
         makes=True,
     )
     if json:
-        emit({"client_id": made.client.id, "client_secret": made.secret, **_document(made.client)})
+        secret = {} if is_public else {"client_secret": made.secret}
+        emit({"client_id": made.client.id, **secret, **_document(made.client)})
         return
     say(f"client_id      {made.client.id}")
+    if is_public:
+        return
     say(f"client_secret  {made.secret}")
     say("The secret is shown this once.")
 

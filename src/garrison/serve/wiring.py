@@ -21,10 +21,14 @@ from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.keys.authenticator import KeyAuthenticator
 from garrison.identity.keys.routes import key_endpoints
 from garrison.identity.keys.service import KeyService
+from garrison.identity.oauth.authorize import AuthorizeEndpoint
+from garrison.identity.oauth.codes import codes
+from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.metadata import metadata_endpoints
 from garrison.identity.oauth.revocation import RevocationService, revocation_endpoints
 from garrison.identity.oauth.revoked import revoked_tokens
 from garrison.identity.oauth.token import TokenEndpoint
+from garrison.identity.oauth.userinfo import userinfo_endpoints
 from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
 from garrison.identity.passwords.routes import password_endpoints
@@ -63,6 +67,7 @@ SWEPT = (
     Sweep(devices, "expires_at"),
     Sweep(refresh_tokens, "expires_at"),
     Sweep(revoked_tokens, "expires_at"),
+    Sweep(codes, "expires_at"),
 )
 """Tables of identity whose rows expire."""
 
@@ -82,7 +87,9 @@ OWN_PATHS = (
     "/auth/providers/{name}/start",
     "/auth/providers/{name}/callback",
     "/auth/openapi.json",
+    "/oauth/authorize",
     "/oauth/token",
+    "/oauth/userinfo",
     "/oauth/revoke",
     "/oauth/introspect",
     "/.well-known/jwks.json",
@@ -149,7 +156,9 @@ def wire_identity(
 
     keys = KeyService(changes, database, scopes_of)
     basic = (BasicAuthenticator(cache, check, changes, scopes_of, settings),) if settings.basic else ()
-    token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits, proofs)
+    grants = Grants(changes, session_service, tokens, keyring, clock, settings)
+    authorize = AuthorizeEndpoint(clients, sign_in, tokens, changes, sealer, settings)
+    token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits, proofs, grants)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
     arrivals = ProviderService(changes, session_service, settings)
@@ -183,11 +192,15 @@ def wire_identity(
             *signing_endpoints(signing, keyring, settings),
             *key_endpoints(keys),
             token_endpoint.endpoint(),
+            *authorize.endpoints(),
+            *userinfo_endpoints(),
             *revocation_endpoints(clients, RevocationService(changes, database), keyring, signing, clock, settings),
             *metadata_endpoints(
                 settings,
                 {
+                    "authorization_endpoint": prefix + "/oauth/authorize",
                     "token_endpoint": prefix + "/oauth/token",
+                    "userinfo_endpoint": prefix + "/oauth/userinfo",
                     "revocation_endpoint": prefix + "/oauth/revoke",
                     "introspection_endpoint": prefix + "/oauth/introspect",
                 },

@@ -7,14 +7,14 @@ A client's secret is 256 random bits, kept as a digest; after a rotation the one
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import CheckConstraint, Column, Double, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import Boolean, CheckConstraint, Column, Double, Integer, LargeBinary, String, Table, Text, false
 
 from garrison.store.schema import metadata
 
 PURPOSE = "client"
 """Purpose of the digest, see `core.ids.digest`."""
 PREFIX = "grc_"
-GRANTS = frozenset({"client_credentials"})
+GRANTS = frozenset({"authorization_code", "client_credentials", "refresh_token"})
 Status = Literal["active", "disabled"]
 
 clients = Table(
@@ -33,6 +33,7 @@ clients = Table(
     Column("epoch", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=false()),
     CheckConstraint("status IN ('active', 'disabled')", name="clients_status"),
 )
 
@@ -50,3 +51,5 @@ class Client:
     status: Status
     epoch: int
     created_at: float
+    is_public: bool = False
+    """It can keep no secret (an app, a page): what it shows is PKCE, and nothing is given to it by itself."""

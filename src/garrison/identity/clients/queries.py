@@ -16,7 +16,18 @@ CLIENT_READ = (
 """What the authenticator asks the driver itself, by (kid, token id, client id)."""
 _COLUMNS = tuple(
     clients.c[name]
-    for name in ("id", "name", "grants", "audiences", "scopes", "redirect_uris", "status", "epoch", "created_at")
+    for name in (
+        "id",
+        "name",
+        "grants",
+        "audiences",
+        "scopes",
+        "redirect_uris",
+        "status",
+        "epoch",
+        "created_at",
+        "is_public",
+    )
 )
 
 
@@ -46,6 +57,7 @@ def insert_client(connection: Connection, client: Client, secret_digest: bytes) 
             epoch=client.epoch,
             version=1,
             created_at=client.created_at,
+            is_public=client.is_public,
         )
     )
 
@@ -54,7 +66,7 @@ def find_client(connection: Connection, client_id: str) -> Known | None:
     """Return the client with this id, or None."""
     columns = (*_COLUMNS, clients.c.secret_digest, clients.c.earlier_digest, clients.c.earlier_until)
     row = connection.execute(select(*columns).where(clients.c.id == client_id)).one_or_none()
-    return None if row is None else Known(_client(row[:9]), row[9], row[10], row[11])
+    return None if row is None else Known(_client(row[:10]), row[10], row[11], row[12])
 
 
 def list_clients(connection: Connection) -> Sequence[Client]:
@@ -94,7 +106,7 @@ def delete_client(connection: Connection, client_id: str) -> int | None:
 
 
 def _client(row: Sequence[Any]) -> Client:
-    client_id, name, grants, audiences, scopes, redirect_uris, status, epoch, created_at = row
+    client_id, name, grants, audiences, scopes, redirect_uris, status, epoch, created_at, is_public = row
     return Client(
         client_id,
         name,
@@ -105,4 +117,5 @@ def _client(row: Sequence[Any]) -> Client:
         status,
         epoch,
         created_at,
+        is_public,
     )

@@ -20,6 +20,7 @@ from garrison.identity.clients.queries import (
     set_secret,
     set_status,
 )
+from garrison.identity.sessions.queries import delete_sessions_of_client
 from garrison.store.database import Database
 
 OVERLAP_S = 86_400.0
@@ -52,16 +53,21 @@ class ClientService:
         audiences: Iterable[str] = (),
         scopes: Iterable[str] = (),
         redirect_uris: Iterable[str] = (),
+        is_public: bool = False,
         origin: Origin = Origin(),
     ) -> Made:
         """Make a client and return it with its secret. Raises ValueError for what cannot be, StoreError."""
         granted, asked, allowed, uris = (_words(one) for one in (grants, audiences, scopes, redirect_uris))
         _check(name, granted, asked, allowed, uris)
+        if is_public and "client_credentials" in granted:
+            raise ValueError("a public client has no credentials of its own; leave client_credentials out")
+        if "authorization_code" in granted and not uris:
+            raise ValueError("authorization_code needs a redirect URI")
         secret = PREFIX + new_secret()
         client_id = new_id("cli")
 
         def change(change: Change) -> Client:
-            client = Client(client_id, name, granted, asked, allowed, uris, "active", 1, change.now)
+            client = Client(client_id, name, granted, asked, allowed, uris, "active", 1, change.now, is_public)
             insert_client(change.connection, client, digest(secret, purpose=PURPOSE))
             change.record("client.created", client_id, grants=list(granted), scopes=list(allowed))
             return client
@@ -71,6 +77,11 @@ class ClientService:
     async def list(self) -> Sequence[Client]:
         """Return all clients, oldest first. Raises StoreError."""
         return await self._database.read(list_clients)
+
+    async def find(self, client_id: str) -> Client | None:
+        """Return the client with this id, or None. Raises StoreError."""
+        known = await self._database.read(lambda connection: find_client(connection, client_id))
+        return None if known is None else known.client
 
     async def rotate(self, client_id: str, *, overlap_s: float = OVERLAP_S, origin: Origin = Origin()) -> str:
         """Give the client another secret and return it; the one before is good for `overlap_s` seconds.
@@ -107,6 +118,7 @@ class ClientService:
                 raise _not_found()
             change.record("client.disabled" if status == "disabled" else "client.enabled", client_id)
             change.announce("client", client_id, version)
+            _end_families(change, client_id)
 
         await self._changes.make(change, origin)
 
@@ -119,6 +131,7 @@ class ClientService:
                 raise _not_found()
             change.record("client.deleted", client_id)
             change.announce("client", client_id, version)
+            _end_families(change, client_id)
 
         await self._changes.make(change, origin)
 
@@ -131,11 +144,17 @@ class ClientService:
         known = await self._database.read(lambda connection: find_client(connection, client_id))
         current = b"\x00" * 32 if known is None else known.secret_digest
         is_right = hmac.compare_digest(shown, current)
-        if known is None:
+        if known is None or known.client.is_public:
             return None
         if not is_right and known.earlier_digest is not None and now < (known.earlier_until or 0.0):
             is_right = hmac.compare_digest(shown, known.earlier_digest)
         return known.client if is_right and known.client.status == "active" else None
+
+
+def _end_families(change: Change, client_id: str) -> None:
+    """End what people gave the client, too."""
+    for session_id, version in delete_sessions_of_client(change.connection, client_id):
+        change.announce("session", session_id, version)
 
 
 def _words(given: Iterable[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ _MOST = 512
 
 
 def shown_credentials(call: Call, parameters: Parameters) -> tuple[str, str]:
-    """Return client id and secret as they were shown, `invalid_client` without any.
+    """Return client id and secret as they were shown, empty where they were not.
 
     Raises OAuthError(`invalid_request`) for two ways at once.
     """
@@ -35,9 +35,15 @@ def shown_credentials(call: Call, parameters: Parameters) -> tuple[str, str]:
 
 
 async def authenticated(clients: ClientService, client_id: str, secret: str) -> Client:
-    """Return the client. Raises OAuthError(`invalid_client`), StoreError."""
+    """Return the client; a public one shows no secret, since it has none.
+
+    Raises OAuthError(`invalid_client`), StoreError.
+    """
     client = None
-    if client_id and secret and len(client_id) <= _MOST and len(secret) <= _MOST:
+    if client_id and not secret and len(client_id) <= _MOST:
+        found = await clients.find(client_id)
+        client = found if found is not None and found.is_public and found.status == "active" else None
+    elif client_id and secret and len(client_id) <= _MOST and len(secret) <= _MOST:
         client = await clients.authenticate(client_id, secret)
     if client is None:
         raise OAuthError("invalid_client")

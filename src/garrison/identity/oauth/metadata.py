@@ -9,6 +9,7 @@ from typing import Any
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.clients.model import GRANTS
 from garrison.identity.oauth.token import OPEN
+from garrison.identity.sessions.cache import IDENTITY_SCOPES
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.tokens.dpop import ALGORITHMS
 from garrison.wire.answer import Answer, json_answer
@@ -25,14 +26,19 @@ def metadata_endpoints(settings: IdentitySettings, paths: Mapping[str, str]) -> 
         "jwks_uri": base + "/.well-known/jwks.json",
         **{name: base + path for name, path in paths.items()},
         "grant_types_supported": sorted(GRANTS),
-        "response_types_supported": [],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+        "scopes_supported": sorted(IDENTITY_SCOPES),
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
     }
     discovery = {
         **server,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [settings.signing_algorithm],
+        "claims_supported": ["sub", "auth_time", "email", "email_verified", "nonce"],
     }
     resource = {
         "resource": settings.audience or settings.issuer,

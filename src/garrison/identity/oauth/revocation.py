@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from garrison.core.clock import Clock
 from garrison.core.errors import StoreError
+from garrison.core.ids import digest
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.accounts.model import accounts
 from garrison.identity.changes import Change, Changes, Origin
@@ -26,11 +27,14 @@ from garrison.identity.oauth.revoked import insert_revoked, revoked_tokens
 from garrison.identity.oauth.token import OPEN
 from garrison.identity.origins import origin_of
 from garrison.identity.sessions.model import sessions
+from garrison.identity.sessions.service import end_session
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.jose import TokenRefused, verify
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.model import signing_keys
 from garrison.identity.signing.service import SigningService
+from garrison.identity.tokens.model import PURPOSE as REFRESH_PURPOSE
+from garrison.identity.tokens.queries import find_presented
 from garrison.identity.tokens.service import ACCESS_TYP
 from garrison.store.database import Database
 from garrison.wire.answer import Answer, json_answer
@@ -52,9 +56,22 @@ class RevocationService:
         token_id = token_id_of(claims["jti"])
 
         def change(change: Change) -> None:
-            if insert_revoked(change.connection, token_id, float(claims["exp"])):
+            if "sid" in claims:  # what a person gave ends as a whole
+                end_session(change, claims["sid"])
+            elif insert_revoked(change.connection, token_id, float(claims["exp"])):
                 change.record("token.revoked", token_id, actor=claims["client_id"])
                 change.announce("token", token_id, 1)
+
+        await self._changes.make(change, origin)
+
+    async def revoke_refresh(self, token: str, client_id: str, *, origin: Origin = Origin()) -> None:
+        """End the family of a refresh token, if it is this client's. Raises StoreError."""
+        shown = digest(token, purpose=REFRESH_PURPOSE)
+
+        def change(change: Change) -> None:
+            found = find_presented(change.connection, shown)
+            if found is not None and found.client_id == client_id:
+                end_session(change, found.session_id)
 
         await self._changes.make(change, origin)
 
@@ -125,11 +142,15 @@ def revocation_endpoints(
 
     async def revoke(call: Call, client: Client, parameters: Parameters) -> Answer:
         found = await claims_of(parameters.one("token"))
-        if found is not None and found[0].get("client_id") == client.id and "sid" not in found[0]:
+        if found is not None and found[0].get("client_id") == client.id:
             await service.revoke(found[0], origin=origin_of(call))
+        elif found is None:
+            await service.revoke_refresh(parameters.one("token"), client.id, origin=origin_of(call))
         return json_answer(200, {}, NO_STORE)
 
     async def introspect(_call: Call, client: Client, parameters: Parameters) -> Answer:
+        if client.is_public:  # it has authenticated itself by nothing
+            raise OAuthError("invalid_client")
         found = await claims_of(parameters.one("token"))
         if found is None:
             return json_answer(200, _INACTIVE, NO_STORE)

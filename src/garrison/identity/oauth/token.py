@@ -1,4 +1,4 @@
-"""`POST /oauth/token`: client credentials (RFC 6749 section 4.4, RFC 8707, RFC 9068).
+"""`POST /oauth/token`: client credentials (RFC 6749 section 4.4, RFC 8707, RFC 9068), and the grants of `grants.py`.
 
 A client gets a token for one of the audiences it is registered for (`audience` or `resource`; the first one where it
 names none) and for some or all of its scopes. Failed authentications are counted by address, calls by client.
@@ -11,11 +11,13 @@ from garrison.core.clock import Clock
 from garrison.core.errors import StoreError
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.limit_table import Limiter
-from garrison.identity.clients.model import Client
+from garrison.identity.clients.model import GRANTS, Client
 from garrison.identity.clients.service import ClientService
 from garrison.identity.oauth.client_authentication import authenticated, shown_credentials
 from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
+from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.parameters import Parameters, read_parameters
+from garrison.identity.origins import origin_of
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.jose import TokenRefused, sign
 from garrison.identity.signing.keyring import Keyring
@@ -43,6 +45,7 @@ class TokenEndpoint:
         settings: IdentitySettings,
         limits: Callable[[], tuple[Limiter, Limiter]],
         proofs: Proofs,
+        grants: Grants,
     ) -> None:
         self._clients = clients
         self._ring = keyring
@@ -51,6 +54,7 @@ class TokenEndpoint:
         self._settings = settings
         self._by_client, self._failed = limits()
         self._proofs = proofs
+        self._grants = grants
 
     def endpoint(self) -> Endpoint:
         """Return it as data."""
@@ -74,11 +78,18 @@ class TokenEndpoint:
             if not grant:
                 raise OAuthError("invalid_request", "grant_type is missing")
             client = await self._client(call, parameters)
-            if grant not in ("client_credentials",):
+            if grant not in GRANTS:
                 raise OAuthError("unsupported_grant_type")
             if grant not in client.grants:
                 raise OAuthError("unauthorized_client")
-            return await self._client_credentials(client, parameters, self._proved(call))
+            jkt, origin = self._proved(call), origin_of(call)
+            if grant == "client_credentials":
+                return await self._client_credentials(client, parameters, jkt)
+            if grant == "refresh_token":
+                document = await self._grants.by_refresh(client, parameters, jkt, origin=origin)
+            else:
+                document = await self._grants.by_code(client, parameters, jkt, network=call.network, origin=origin)
+            return json_answer(200, document, NO_STORE)
         except _TooManyError as error:
             headers = ((b"retry-after", b"%d" % error.after_s),)
             return error_answer("temporarily_unavailable", 429, headers=headers)
@@ -89,7 +100,8 @@ class TokenEndpoint:
 
     async def _client(self, call: Call, parameters: Parameters) -> Client:
         try:
-            client = await authenticated(self._clients, *shown_credentials(call, parameters))
+            client_id, secret = shown_credentials(call, parameters)
+            client = await authenticated(self._clients, client_id, secret)
         except OAuthError as error:
             if error.code == "invalid_client":
                 _take(self._failed, call.network, call.boot)

@@ -32,6 +32,8 @@ from garrison.wire.call import Call
 
 ScopesOf = Callable[[frozenset[str]], frozenset[str]]
 _ATTEMPTS = 3
+IDENTITY_SCOPES = frozenset({"openid", "email"})
+"""What a client may be given beside scopes of the API: to know who it is."""
 
 
 class SessionEntry:
@@ -314,7 +316,7 @@ class SessionCache:
             status,
             epoch,
             account_version,
-            *key_state,
+            *more,
         ) = row
         for known in (earlier, self._touched.get(session_id)):  # of which the store may not have heard yet
             if known is not None and known.seen_at > seen_at:
@@ -328,17 +330,21 @@ class SessionCache:
         else:
             if token.account_id != account_id or token.carrier != carrier:
                 return REFUSED
-            if not token.is_shared and key_state not in (["active"], ["retired"]):
+            if not token.is_shared and more[2] not in ("active", "retired"):
                 return REFUSED
         roles = roles_of(roles_text)
+        scopes, is_delegated = self._scopes_of(roles), bool(more and more[0])
+        if is_delegated:  # what was given to a client, as long as the person has it to give
+            scopes = frozenset(more[1].split()) & (scopes | IDENTITY_SCOPES)
         principal = Principal(
             id=account_id,
             issuer=self._issuer,
             roles=roles,
-            scopes=self._scopes_of(roles),
+            scopes=scopes,
             session_id=session_id,
             factors=factors_of(factors),
             via="session" if token is None else token.via,
+            delegated=is_delegated,
         )
         return SessionEntry(
             principal,

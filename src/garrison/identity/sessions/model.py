@@ -6,7 +6,8 @@ its making: it is valid while that is at least the account's own. `version` is r
 ending it deletes the row and announces a version above it.
 
 A session whose carrier is `token` is a family of refresh tokens (`tokens/`): its own secret is nobody's, and once it
-`is_bound` every refresh has to show its device; with `jkt`, every request a proof of that key (RFC 9449).
+`is_bound` every refresh has to show its device; with `jkt`, every request a proof of that key (RFC 9449). With
+`client_id` it is what a person gave that client: within `scope`, for `audience`, and delegated.
 """
 
 import json
@@ -57,9 +58,13 @@ sessions = Table(
     Column("expires_at", Double, nullable=False),
     Column("version", Integer, nullable=False),
     Column("jkt", String(64), nullable=True),
+    Column("client_id", String(32), nullable=True),
+    Column("scope", Text, nullable=True),
+    Column("audience", Text, nullable=True),
     CheckConstraint("carrier IN ('cookie', 'token')", name="sessions_carrier"),
     Index("sessions_by_account", "account_id", "created_at"),
     Index("sessions_by_idle", "idle_until"),
+    Index("sessions_by_client", "client_id"),
 )
 
 

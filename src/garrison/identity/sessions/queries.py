@@ -31,6 +31,9 @@ def insert_session(
     idle_until: float,
     expires_at: float,
     jkt: str | None = None,
+    client_id: str | None = None,
+    scope: str | None = None,
+    audience: str | None = None,
 ) -> None:
     """Begin a session under the account's epoch as it is in this transaction."""
     epoch = select(accounts.c.epoch).where(accounts.c.id == account_id).scalar_subquery()
@@ -51,6 +54,9 @@ def insert_session(
             expires_at=expires_at,
             version=1,
             jkt=jkt,
+            client_id=client_id,
+            scope=scope,
+            audience=audience,
         )
     )
 
@@ -131,6 +137,14 @@ def delete_beyond(connection: Connection, account_id: str, most: int) -> Sequenc
     )
     statement = delete(sessions).where(sessions.c.id.in_(beyond)).returning(sessions.c.id, sessions.c.version)
     return [(row.id, row.version + 1) for row in connection.execute(statement)]
+
+
+def delete_sessions_of_client(connection: Connection, client_id: str) -> Sequence[tuple[str, int]]:
+    """End whatever people gave this client; return ids and a version above each."""
+    statement = delete(sessions).where(sessions.c.client_id == client_id)
+    return [
+        (row.id, row.version + 1) for row in connection.execute(statement.returning(sessions.c.id, sessions.c.version))
+    ]
 
 
 def touch_sessions(connection: Connection, seen: Iterable[tuple[str, float]], idle_s: float) -> None:

@@ -40,6 +40,14 @@ class Begun(NamedTuple):
     expires_at: float
 
 
+class Granted(NamedTuple):
+    """What a person gave a client: scopes, separated by spaces, for one audience."""
+
+    client_id: str
+    scope: str
+    audience: str
+
+
 class SessionService:
     """Begins, lists and ends sessions."""
 
@@ -87,10 +95,11 @@ class SessionService:
         *,
         carrier: Carrier,
         factors: Sequence[Factor],
-        device_id: str,
+        device_id: str | None,
         client: str,
         network: str,
         jkt: str | None = None,
+        granted: "Granted | None" = None,
     ) -> Begun:
         """Begin a session within a change. Its identifier and secret are made here; nothing presented is adopted."""
         settings, now = self._settings, change.now
@@ -111,6 +120,9 @@ class SessionService:
             idle_until=min(now + settings.session_idle_s, expires_at),
             expires_at=expires_at,
             jkt=jkt,
+            client_id=None if granted is None else granted.client_id,
+            scope=None if granted is None else granted.scope,
+            audience=None if granted is None else granted.audience,
         )
         change.record("session.created", session_id, actor=account_id, carrier=carrier)
         for ended, version in delete_beyond(change.connection, account_id, settings.max_sessions):

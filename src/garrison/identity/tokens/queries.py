@@ -10,7 +10,7 @@ from garrison.identity.tokens.model import refresh_tokens
 
 ACCESS_READ = (
     "SELECT s.id, s.account_id, s.account_epoch, s.carrier, s.factors, s.created_at, s.seen_at, s.idle_until,"
-    " s.expires_at, s.version, a.email, a.roles, a.status, a.epoch, a.version,"
+    " s.expires_at, s.version, a.email, a.roles, a.status, a.epoch, a.version, s.client_id, s.scope,"
     " (SELECT k.state FROM signing_keys k WHERE k.kid = ?)"
     " FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE s.id = ?"
 )
@@ -35,6 +35,9 @@ class Presented(NamedTuple):
     status: str
     epoch: int
     jkt: str | None
+    client_id: str | None
+    scope: str | None
+    audience: str | None
 
 
 def find_presented(connection: Connection, token_digest: bytes) -> Presented | None:
@@ -56,6 +59,9 @@ def find_presented(connection: Connection, token_digest: bytes) -> Presented | N
             accounts.c.status,
             accounts.c.epoch,
             sessions.c.jkt,
+            sessions.c.client_id,
+            sessions.c.scope,
+            sessions.c.audience,
         )
         .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
         .join(accounts, accounts.c.id == sessions.c.account_id)

@@ -22,8 +22,8 @@ from garrison.identity.accounts.model import roles_of
 from garrison.identity.accounts.queries import find_account
 from garrison.identity.changes import Change, Changes, Origin
 from garrison.identity.devices.queries import find_device
-from garrison.identity.sessions.cache import ScopesOf
-from garrison.identity.sessions.service import end_session
+from garrison.identity.sessions.cache import IDENTITY_SCOPES, ScopesOf
+from garrison.identity.sessions.service import Granted, end_session
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.jose import sign
 from garrison.identity.signing.keyring import Keyring
@@ -60,6 +60,8 @@ class Family(NamedTuple):
     """Of the refresh token."""
     jkt: str = ""
     """Thumbprint of the key it is bound to, if any."""
+    granted: Granted | None = None
+    """What it was given, where it is a client's."""
 
 
 class Issued(NamedTuple):
@@ -96,24 +98,29 @@ class TokenService:
         self._noted: dict[str, int] = {}
         self._written: dict[str, int] = {}
 
-    def begin(self, change: Change, *, session_id: str, account_id: str, jkt: str = "") -> Family:
+    def begin(
+        self, change: Change, *, session_id: str, account_id: str, jkt: str = "", granted: Granted | None = None
+    ) -> Family:
         """Begin a family for a session that begins in this change."""
         account = find_account(change.connection, account_id)
         if account is None:
             raise Denied("invalid_credentials")
-        family = Family(session_id, account_id, account.roles, 1, "", 0.0, jkt)
+        family = Family(session_id, account_id, account.roles, 1, "", 0.0, jkt, granted)
         return self._next(change, PREFIX + new_secret(), family, change.now + self._settings.refresh_max_s)
 
     async def issue(self, family: Family) -> Issued:
         """Sign the access token of a family as it stands. Raises StoreError."""
         await self._signing.keep()
         settings, now = self._settings, self._clock.now()
-        scope = " ".join(sorted(self._scopes_of(family.roles)))
+        scopes, granted = self._scopes_of(family.roles), family.granted
+        if granted is not None:
+            scopes = frozenset(granted.scope.split()) & (scopes | IDENTITY_SCOPES)
+        scope = " ".join(sorted(scopes))
         claims: dict[str, Any] = {
             "iss": settings.issuer,
             "sub": family.account_id,
-            "aud": settings.audience or settings.issuer,
-            "client_id": FIRST_PARTY,
+            "aud": settings.audience or settings.issuer if granted is None else granted.audience,
+            "client_id": FIRST_PARTY if granted is None else granted.client_id,
             "iat": int(now),
             "exp": int(now + settings.access_ttl_s),
             "jti": secrets.token_urlsafe(16),
@@ -153,11 +160,12 @@ class TokenService:
         device_secret: str | None,
         by_cookie: bool = False,
         jkt: str = "",
+        client_id: str | None = None,
         origin: Origin = Origin(),
     ) -> Issued:
         """Rotate, or repeat what the rotation gave; see `rotation.py`. `by_cookie`: only with the family's device.
 
-        `jkt`: of the key that the request proved, if any.
+        `jkt`: of the key that the request proved, if any. `client_id`: who authenticated; None: first party.
 
         Raises Denied(`invalid_grant`) and StoreError.
         """
@@ -166,7 +174,7 @@ class TokenService:
         def change(change: Change) -> Family | None:
             found = find_presented(change.connection, shown)
             now = change.now
-            if found is None or not _is_alive(found, now):
+            if found is None or not _is_alive(found, now) or found.client_id != client_id:
                 return None
             device_id = _device(change.connection, device_secret, found.account_id, now)
             shows_device = device_id is not None and device_id == found.device_id
@@ -232,7 +240,9 @@ class TokenService:
         return self._next(
             change,
             successor,
-            Family(found.session_id, found.account_id, roles, found.number + 1, "", 0.0, found.jkt or ""),
+            Family(
+                found.session_id, found.account_id, roles, found.number + 1, "", 0.0, found.jkt or "", _granted(found)
+            ),
             found.session_expires_at,
         )
 
@@ -251,6 +261,7 @@ class TokenService:
             successor,
             current.expires_at,
             found.jkt or "",
+            _granted(found),
         )
 
     def _next(self, change: Change, token: str, family: Family, at_most: float) -> Family:
@@ -272,6 +283,12 @@ def _is_alive(found: Presented, now: float) -> bool:
         and found.session_epoch >= found.epoch
         and found.status == "active"
     )
+
+
+def _granted(found: Presented) -> Granted | None:
+    if found.client_id is None:
+        return None
+    return Granted(found.client_id, found.scope or "", found.audience or "")
 
 
 def _device(connection: Connection, secret: str | None, account_id: str, now: float) -> str | None:

@@ -1,0 +1,257 @@
+"""`/oauth/authorize`: a person says whether a client may act in their name (RFC 6749 4.1, RFC 9207, OIDC Core 3.1).
+
+    GET    request checked ▸ signed in by cookie, a factor at most five minutes old? ▸ the consent page, else sign-in
+    POST   sign-in: a password, as at `/auth/sign-in`, then back to GET
+           decide: a code for the client, or `access_denied`
+
+What is asked stands sealed in the page, bound to the session that sees it: what is posted is what was shown, by whom it
+was shown to. The cross-site check runs for every POST; pages may not be framed.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from garrison.core.errors import Denied, GarrisonError
+from garrison.core.ids import digest, new_secret
+from garrison.core.network import bucket
+from garrison.core.sealing import Sealer
+from garrison.guard.endpoint import Endpoint
+from garrison.identity.changes import Change, Changes
+from garrison.identity.clients.service import ClientService
+from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
+from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
+from garrison.identity.oauth.request import (
+    AuthorizationRequest,
+    BadRequestError,
+    RefusedError,
+    back_to,
+    checked_request,
+)
+from garrison.identity.origins import origin_of
+from garrison.identity.sessions.cache import SessionEntry
+from garrison.identity.sessions.carriers import CookieNames, cookie_names
+from garrison.identity.sessions.client import describe_client
+from garrison.identity.settings import IdentitySettings
+from garrison.identity.sign_in.service import Attempt, SignInService
+from garrison.identity.tokens.service import TokenService
+from garrison.policy.rules import public
+from garrison.wire.answer import Answer, Header, empty_answer
+from garrison.wire.call import Call
+from garrison.wire.cookies import find_cookie, set_cookie
+
+FRESH_S = 300.0
+"""How old the newest factor may be when somebody consents: an XSS on the same origin could act in an older session."""
+SHOWN_FOR_S = 600.0
+_PLACE = "page/authorization request"
+_MOST_PARAMETERS = 50
+
+
+class Shown(NamedTuple):
+    """A page that was shown: the request, to which session (empty before sign-in), until when, by which query."""
+
+    request: AuthorizationRequest
+    session_id: str
+    until: float
+    query: str
+
+
+class AuthorizeEndpoint:
+    """The endpoint and what it needs."""
+
+    def __init__(
+        self,
+        clients: ClientService,
+        sign_in: SignInService,
+        tokens: TokenService,
+        changes: Changes,
+        sealer: Sealer,
+        settings: IdentitySettings,
+    ) -> None:
+        self._clients = clients
+        self._sign_in = sign_in
+        self._tokens = tokens
+        self._changes = changes
+        self._sealer = sealer
+        self._settings = settings
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return it as data."""
+        path = "/oauth/authorize"
+        return (
+            Endpoint("GET", path, public, self._ask, "Ask a person for a client", entry=True, in_openapi=False),
+            Endpoint(
+                "POST",
+                path,
+                public,
+                self._answered,
+                "What the person said",
+                entry=True,
+                sets_cookie=True,
+                is_raw=True,
+                in_openapi=False,
+            ),
+        )
+
+    async def _ask(self, call: Call, _body: None) -> Answer:
+        query = call.scope.get("query_string", b"").decode("latin-1")
+        try:
+            given = _parameters(query)
+            request = checked_request(given, await self._clients.find(given.get("client_id", "")))
+        except BadRequestError as error:
+            return error_page(str(error))
+        except RefusedError as refused:
+            return self._back(refused.redirect_uri, {"error": refused.error, "state": refused.state})
+        if cookie_names(call, development=self._settings.development) is None:
+            return error_page("Signing in needs HTTPS here.")
+        entry = _fresh(call)
+        if given.get("prompt") == "none":
+            reason = "login_required" if entry is None else "consent_required"
+            return self._back(request.redirect_uri, {"error": reason, "state": request.state})
+        return await self._page(call, request, query, entry)
+
+    async def _page(
+        self, call: Call, request: AuthorizationRequest, query: str, entry: SessionEntry | None, told: str = ""
+    ) -> Answer:
+        client = await self._clients.find(request.client_id)
+        name = "" if client is None else client.name
+        shown = Shown(request, "" if entry is None else entry.session_id, call.now + SHOWN_FOR_S, query)
+        sealed = self._sealer.seal(json.dumps(shown).encode(), place=_PLACE).hex()
+        if entry is None:
+            return sign_in_page(
+                name=name,
+                request=sealed,
+                action=call.path,
+                redirect_uri=request.redirect_uri,
+                told=told,
+                status=401 if told else 200,
+            )
+        return consent_page(
+            name=name,
+            email=entry.email,
+            scope=request.scope,
+            request=sealed,
+            action=call.path,
+            redirect_uri=request.redirect_uri,
+        )
+
+    async def _answered(self, call: Call, body: bytes) -> Answer:
+        names = cookie_names(call, development=self._settings.development)
+        media = call.header(b"content-type").partition(b";")[0].strip().lower()
+        try:
+            if names is None or media != b"application/x-www-form-urlencoded":
+                raise BadRequestError("This page cannot be sent like that.")
+            form = _parameters(body.decode("ascii", "replace"))
+            shown = self._opened(form.get("request", ""), call.now)
+            if form.get("step") == "sign-in":
+                return await self._signed_in(call, form, shown, names)
+            return await self._decided(call, form, shown)
+        except BadRequestError as error:
+            return error_page(str(error))
+
+    async def _signed_in(self, call: Call, form: Mapping[str, str], shown: Shown, names: CookieNames) -> Answer:
+        settings = self._settings
+        attempt = Attempt(
+            peer=call.peer,
+            carrier="cookie",
+            device_secret=find_cookie(call.header(b"cookie"), names.device),
+            replaces=call.credential.session_id if isinstance(call.credential, SessionEntry) else None,
+            client=describe_client(call.header(b"user-agent")),
+            network=bucket(call.peer, v4_prefix=24, v6_prefix=64),
+            origin=origin_of(call),
+        )
+        email, password = form.get("email", ""), form.get("password", "")
+        try:
+            if not email or not password or len(password.encode()) > 1024 or len(email) > 1024:
+                raise Denied("invalid_credentials")
+            arrived = await self._sign_in.sign_in(email, password, attempt)
+        except Denied as denied:
+            told = {
+                "invalid_credentials": "That is not right; try again.",
+                "rate_limited": "Too many tries; wait some minutes.",
+            }.get(denied.code, "Too busy at the moment; try again.")
+            return await self._page(call, shown.request, shown.query, None, told)
+        value = arrived.session.secret
+        if settings.session_format == "jwt":
+            value = await self._tokens.cookie(arrived.session.id, arrived.account_id, arrived.session.expires_at)
+        cookies = (
+            set_cookie(names.session, value, max_age_s=int(settings.session_max_s), secure=names.secure),
+            set_cookie(
+                names.device, arrived.device_secret, max_age_s=int(settings.device_lifetime_s), secure=names.secure
+            ),
+        )
+        return empty_answer(303, ((b"location", f"{call.path}?{shown.query}".encode()), *cookies))
+
+    async def _decided(self, call: Call, form: Mapping[str, str], shown: Shown) -> Answer:
+        entry, request = _fresh(call), shown.request
+        if entry is None or not shown.session_id or entry.session_id != shown.session_id:
+            return await self._page(call, request, shown.query, None, "Sign in once more to decide.")
+        if form.get("decision") != "allow":
+            return self._back(request.redirect_uri, {"error": "access_denied", "state": request.state})
+        code = new_secret()
+        proved_at = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
+
+        def change(change: Change) -> None:
+            kept = Code(
+                request.client_id,
+                entry.account_id,
+                entry.account_version,
+                request.redirect_uri,
+                request.scope,
+                request.audience,
+                request.challenge,
+                request.nonce,
+                proved_at,
+                change.now + LIFETIME_S,
+                None,
+            )
+            insert_code(change.connection, digest(code, purpose=PURPOSE), kept, now=change.now)
+            change.record("client.consented", request.client_id, scope=request.scope)
+
+        await self._changes.make(change, origin_of(call))
+        return self._back(request.redirect_uri, {"code": code, "state": request.state})
+
+    def _back(self, redirect_uri: str, parameters: Mapping[str, str]) -> Answer:
+        told = {name: value for name, value in parameters.items() if value}
+        location = back_to(redirect_uri, {**told, "iss": self._settings.issuer})
+        headers: tuple[Header, ...] = (
+            (b"location", location.encode("ascii", "replace")),
+            (b"cache-control", b"no-store"),
+        )
+        return empty_answer(303, headers)
+
+    def _opened(self, text: str, now: float) -> Shown:
+        try:
+            raw = json.loads(self._sealer.open(bytes.fromhex(text), place=_PLACE))
+            shown = Shown._make(raw)._replace(request=AuthorizationRequest._make(raw[0]))
+        except (ValueError, TypeError, GarrisonError):
+            raise BadRequestError("This page was not made here, or was changed.") from None
+        if now >= shown.until:
+            raise BadRequestError("This page is too old.")
+        return shown
+
+
+def _fresh(call: Call) -> SessionEntry | None:
+    """Return the session of whoever is signed in by cookie and proved it lately, None for anybody else."""
+    entry = call.credential
+    if not isinstance(entry, SessionEntry) or entry.principal.via != "session" or entry.principal.delegated:
+        return None
+    newest = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
+    return entry if call.now - newest <= FRESH_S else None
+
+
+def _parameters(text: str) -> dict[str, str]:
+    """Return the parameters, empty ones left out. Raises BadRequestError for one that comes twice."""
+    try:
+        pairs = [
+            (name, value)
+            for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+            if value
+        ]
+    except ValueError:
+        raise BadRequestError("This link cannot be read.") from None
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRequestError("This link says the same thing twice.")
+    return found

@@ -1,0 +1,74 @@
+"""The two plain pages of an authorization: sign in, and say yes or no. They work without JavaScript and without style.
+
+Every value goes through `escape`. The content security policy lets the form be posted here, and lets the answer send
+the browser to the one address that belongs to the request: browsers hold `form-action` against redirects, too.
+"""
+
+from html import escape
+from urllib.parse import urlsplit
+
+from garrison.wire.answer import Answer, html_answer
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:10vh auto;padding:0 1rem}}
+label,input,button{{display:block;width:100%;box-sizing:border-box;margin:.4rem 0}}
+input,button{{padding:.5rem;font:inherit}}
+.told{{color:#a00}}</style></head><body><h1>{title}</h1>{body}</body></html>
+"""
+_SIGN_IN = """<p>{name} asks to act in your name. Sign in first.</p>{told}
+<form method="post" action="{action}"><input type="hidden" name="request" value="{request}">
+<input type="hidden" name="step" value="sign-in">
+<label for="email">E-mail</label><input id="email" name="email" type="email" autocomplete="username" required autofocus>
+<label for="password">Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required>
+<button type="submit">Sign in</button></form>
+"""
+_CONSENT = """<p><strong>{name}</strong> asks to act in your name, {email}.</p>{scopes}
+<p>It will be sent back to {host}.</p>
+<form method="post" action="{action}"><input type="hidden" name="request" value="{request}">
+<input type="hidden" name="step" value="decide">
+<button type="submit" name="decision" value="allow">Allow</button>
+<button type="submit" name="decision" value="deny">Refuse</button></form>
+"""
+
+
+def sign_in_page(
+    *, name: str, request: str, action: str, redirect_uri: str, told: str = "", status: int = 200
+) -> Answer:
+    """Return the page that asks for address and password; `told` says what was wrong before."""
+    shown = f'<p class="told" role="alert">{escape(told)}</p>' if told else ""
+    body = _SIGN_IN.format(name=escape(name), request=escape(request), action=escape(action), told=shown)
+    return _page("Sign in", body, redirect_uri, status)
+
+
+def consent_page(*, name: str, email: str, scope: str, request: str, action: str, redirect_uri: str) -> Answer:
+    """Return the page that asks whether the client may."""
+    listed = "".join(f"<li>{escape(one)}</li>" for one in scope.split())
+    body = _CONSENT.format(
+        name=escape(name),
+        email=escape(email),
+        scopes=f"<p>It wants:</p><ul>{listed}</ul>"
+        if listed
+        else "<p>It wants nothing but to know that it is you.</p>",
+        host=escape(urlsplit(redirect_uri).netloc),
+        request=escape(request),
+        action=escape(action),
+    )
+    return _page("May it?", body, redirect_uri, 200)
+
+
+def error_page(text: str) -> Answer:
+    """Return a page that says why nobody is sent anywhere."""
+    return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", 400)
+
+
+def _page(title: str, body: str, redirect_uri: str, status: int) -> Answer:
+    parts = urlsplit(redirect_uri)
+    beyond = f" {parts.scheme}://{parts.netloc}" if redirect_uri else ""
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; "
+        f"form-action 'self'{beyond}"
+    )
+    headers = ((b"content-security-policy", policy.encode("ascii")), (b"cache-control", b"no-store"))
+    return html_answer(status, _PAGE.format(title=escape(title), body=body), headers)

@@ -1,0 +1,118 @@
+"""What a client asks a person for: the authorization request, checked (RFC 6749 section 4.1.1, RFC 7636, RFC 8707).
+
+Two kinds of mistakes. Where the client or its redirect URI is not known, nobody is sent anywhere: whoever made the link
+may be who waits at its end. Everything else goes back to the client as an error.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from garrison.core.network import is_loopback
+from garrison.identity.clients.model import Client
+from garrison.identity.sessions.cache import IDENTITY_SCOPES
+
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_MOST = 2048
+
+
+class AuthorizationRequest(NamedTuple):
+    """A request that may be put to a person."""
+
+    client_id: str
+    redirect_uri: str
+    scope: str
+    state: str
+    challenge: str
+    audience: str
+    nonce: str
+
+
+class BadRequestError(Exception):
+    """The request cannot be answered by redirect: `str()` says why, to a person."""
+
+
+class RefusedError(Exception):
+    """The client is told `error` (RFC 6749 section 4.1.2.1) at its redirect URI."""
+
+    def __init__(self, error: str, redirect_uri: str, state: str) -> None:
+        super().__init__(error)
+        self.error = error
+        self.redirect_uri = redirect_uri
+        self.state = state
+
+
+def checked_request(given: Mapping[str, str], client: Client | None) -> AuthorizationRequest:
+    """Return the request. Raises BadRequestError, RefusedError."""
+    if client is None or client.status != "active":
+        raise BadRequestError("This link names an app that is not known here.")
+    redirect_uri = given.get("redirect_uri", "")
+    if not any(is_same_redirect(redirect_uri, one) for one in client.redirect_uris):
+        raise BadRequestError("This link would send you back to an address that the app has not registered.")
+    state = given.get("state", "")
+    if len(state) > _MOST:
+        raise BadRequestError("This link is too long.")
+
+    def refuse(error: str) -> RefusedError:
+        return RefusedError(error, redirect_uri, state)
+
+    if "authorization_code" not in client.grants:
+        raise refuse("unauthorized_client")
+    if given.get("response_type") != "code":
+        raise refuse("unsupported_response_type")
+    if given.get("response_mode", "query") != "query" or "request" in given or "request_uri" in given:
+        raise refuse("invalid_request")
+    challenge = given.get("code_challenge", "")
+    if given.get("code_challenge_method") != "S256" or _CHALLENGE.fullmatch(challenge) is None:
+        raise refuse("invalid_request")
+    asked = set(given.get("scope", "").split())
+    if asked - set(client.scopes) - IDENTITY_SCOPES:
+        raise refuse("invalid_scope")
+    targets = {one for one in (given.get("resource", ""), given.get("audience", "")) if one}
+    if len(targets) > 1 or targets - set(client.audiences) or not client.audiences:
+        raise refuse("invalid_target")
+    nonce = given.get("nonce", "")
+    if len(nonce) > 512:
+        raise refuse("invalid_request")
+    audience = targets.pop() if targets else client.audiences[0]
+    return AuthorizationRequest(client.id, redirect_uri, " ".join(sorted(asked)), state, challenge, audience, nonce)
+
+
+def is_same_redirect(given: str, registered: str) -> bool:
+    """Say whether this is the registered URI: every byte the same, but the port of a loopback one (RFC 8252 7.3)."""
+    if given == registered:
+        return bool(given)
+    if not given.isascii() or not given.isprintable() or "#" in given or "\\" in given:
+        return False
+    try:
+        one, other = urlsplit(given), urlsplit(registered)
+        port = one.port
+    except ValueError:
+        return False
+    if one.scheme != "http" or port == 0 or not is_loopback(one.hostname or ""):
+        return False
+    bare = f"http://{_host(one.hostname or '')}"
+    return (
+        other.hostname == one.hostname
+        and one.username is None
+        and given == (bare if port is None else f"{bare}:{port}") + _rest(given)
+        and _rest(given) == _rest(registered)
+        and other.scheme == "http"
+    )
+
+
+def back_to(redirect_uri: str, parameters: Mapping[str, str]) -> str:
+    """Return where the browser goes: the redirect URI with parameters behind whatever query it has."""
+    return redirect_uri + ("&" if "?" in redirect_uri else "?") + urlencode(parameters)
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _rest(uri: str) -> str:
+    """Return path and query as they are written."""
+    authority = uri.partition("://")[2]
+    ends = [at for at in (authority.find("/"), authority.find("?")) if at >= 0]
+    return authority[min(ends) :] if ends else ""

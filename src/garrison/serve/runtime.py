@@ -176,6 +176,8 @@ class Runtime:
                     self._swept_at = boot
                     await self._sweep()
             except StoreError as error:
+                if self._closed:  # it was closed under way, in order
+                    return
                 _log.error("background", code=error.code, detail=error.detail)
             except Exception:
                 _log.exception("background")

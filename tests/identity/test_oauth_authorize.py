@@ -342,6 +342,53 @@ def test_two_hundred_spellings_of_a_redirect_uri() -> None:
         assert not is_same_redirect(trick, loopback), trick
 
 
+# Pushed requests
+
+
+def push(flow: Flow, **change: str | None) -> Any:
+    fields = dict(parse_qs(flow.query(**change)))
+    user = (flow.made.client.id, flow.made.secret)
+    return flow.api.client.post("/oauth/par", data={name: values[0] for name, values in fields.items()}, auth=user)
+
+
+def test_a_pushed_request_is_what_is_asked_and_nothing_in_the_link_changes_it(flow: Flow) -> None:
+    pushed = push(flow, scope="tasks:read")
+    assert (pushed.status_code, pushed.json()["expires_in"]) == (201, 90)
+    link = {"client_id": flow.made.client.id, "request_uri": pushed.json()["request_uri"]}
+    page = flow.browser.get(
+        "/oauth/authorize?" + urlencode({**link, "scope": "tasks:write", "redirect_uri": "https://evil.example.com"})
+    )
+    assert page.status_code == 200
+    signed_in = flow.post(page.text, step="sign-in", email=EMAIL, password=PASSWORD)
+    consent = flow.browser.get(signed_in.headers["location"])
+    assert "tasks:read" in consent.text
+    assert "tasks:write" not in consent.text
+    told = flow.sent_back(flow.post(consent.text, step="decide", decision="allow"))
+    assert flow.exchange(told["code"]).json()["scope"] == "tasks:read"
+
+
+def test_a_pushed_request_is_its_clients_and_checked_at_once(flow: Flow) -> None:
+    uri = push(flow).json()["request_uri"]
+    other = make(flow.api, "other").client.id
+    for link in (
+        {"client_id": other, "request_uri": uri},
+        {"request_uri": uri},
+        {"client_id": flow.made.client.id, "request_uri": uri[:-2] + ("00" if uri[-2:] != "00" else "11")},
+        {"client_id": flow.made.client.id, "request_uri": uri[:60]},
+    ):
+        assert flow.browser.get("/oauth/authorize?" + urlencode(link)).status_code == 400, link
+    for change, error in (
+        ({"redirect_uri": "https://evil.example.com/"}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"scope": "admin"}, "invalid_scope"),
+        ({"request_uri": uri}, "invalid_request"),
+    ):
+        refused = push(flow, **change)
+        assert (refused.status_code, refused.json()["error"]) == (400, error), change
+    fields = {"client_id": flow.made.client.id, "client_secret": "wrong"}
+    assert flow.api.client.post("/oauth/par", data=fields).status_code == 401
+
+
 # The pages
 
 

@@ -25,6 +25,7 @@ from garrison.identity.oauth.authorize import AuthorizeEndpoint
 from garrison.identity.oauth.codes import codes
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.metadata import metadata_endpoints
+from garrison.identity.oauth.par import par_endpoint
 from garrison.identity.oauth.revocation import RevocationService, revocation_endpoints
 from garrison.identity.oauth.revoked import revoked_tokens
 from garrison.identity.oauth.token import TokenEndpoint
@@ -88,6 +89,7 @@ OWN_PATHS = (
     "/auth/providers/{name}/callback",
     "/auth/openapi.json",
     "/oauth/authorize",
+    "/oauth/par",
     "/oauth/token",
     "/oauth/userinfo",
     "/oauth/revoke",
@@ -193,12 +195,14 @@ def wire_identity(
             *key_endpoints(keys),
             token_endpoint.endpoint(),
             *authorize.endpoints(),
+            par_endpoint(clients, sealer, clock, settings),
             *userinfo_endpoints(),
             *revocation_endpoints(clients, RevocationService(changes, database), keyring, signing, clock, settings),
             *metadata_endpoints(
                 settings,
                 {
                     "authorization_endpoint": prefix + "/oauth/authorize",
+                    "pushed_authorization_request_endpoint": prefix + "/oauth/par",
                     "token_endpoint": prefix + "/oauth/token",
                     "userinfo_endpoint": prefix + "/oauth/userinfo",
                     "revocation_endpoint": prefix + "/oauth/revoke",

@@ -22,6 +22,7 @@ from garrison.identity.changes import Change, Changes
 from garrison.identity.clients.service import ClientService
 from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
 from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
+from garrison.identity.oauth.par import URN, pushed_request
 from garrison.identity.oauth.request import (
     AuthorizationRequest,
     BadRequestError,
@@ -97,7 +98,9 @@ class AuthorizeEndpoint:
     async def _ask(self, call: Call, _body: None) -> Answer:
         query = call.scope.get("query_string", b"").decode("latin-1")
         try:
-            given = _parameters(query)
+            given: Mapping[str, str] = _parameters(query)
+            if given.get("request_uri", "").startswith(URN):
+                given = pushed_request(given["request_uri"], given.get("client_id", ""), self._sealer, call.now)
             request = checked_request(given, await self._clients.find(given.get("client_id", "")))
         except BadRequestError as error:
             return error_page(str(error))

@@ -1,0 +1,97 @@
+"""`POST /oauth/par`: a client brings its request itself, before it sends anybody here (RFC 9126).
+
+What it gets to put into the link is the request, checked and sealed for this client, good for 90 seconds: nothing is
+kept, and nothing of it can be read or changed on the way through the browser. (Whoever has the link may open it twice
+within that time; what a page may do is bound to the session that sees it all the same.)
+"""
+
+import json
+from collections.abc import Mapping
+
+from garrison.core.clock import Clock
+from garrison.core.errors import GarrisonError, StoreError
+from garrison.core.sealing import Sealer
+from garrison.guard.endpoint import Endpoint
+from garrison.identity.clients.service import ClientService
+from garrison.identity.oauth.client_authentication import authenticated, shown_credentials
+from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
+from garrison.identity.oauth.parameters import Parameters, read_parameters
+from garrison.identity.oauth.request import BadRequestError, RefusedError, checked_request
+from garrison.identity.oauth.token import OPEN
+from garrison.identity.settings import IdentitySettings
+from garrison.wire.answer import Answer, json_answer
+from garrison.wire.call import Call
+
+LIFETIME_S = 90.0
+URN = "urn:ietf:params:oauth:request_uri:"
+_PLACE = "link/pushed authorization request"
+_TAKEN = (
+    "response_type",
+    "response_mode",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "resource",
+    "audience",
+    "prompt",
+    "request",
+)
+_RETRY_SOON = ((b"retry-after", b"1"),)
+
+
+def par_endpoint(clients: ClientService, sealer: Sealer, clock: Clock, settings: IdentitySettings) -> Endpoint:
+    """Return the endpoint."""
+
+    async def push(call: Call, body: bytes) -> Answer:
+        by_basic = bool(call.header(b"authorization"))
+        try:
+            parameters = read_parameters(call.header(b"content-type"), body)
+            client = await authenticated(clients, *shown_credentials(call, parameters))
+            if parameters.one("request_uri"):
+                raise OAuthError("invalid_request", "request_uri cannot be pushed")
+            given = {"client_id": client.id, **_taken(parameters)}
+            try:
+                checked_request(given, client)
+            except BadRequestError:
+                raise OAuthError("invalid_request", "redirect_uri or state is not one that is taken") from None
+            except RefusedError as refused:
+                raise OAuthError(refused.error) from None
+        except OAuthError as error:
+            return answer_of(error, by_basic=by_basic)
+        except StoreError:
+            return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
+        sealed = sealer.seal(json.dumps([given, clock.now() + LIFETIME_S]).encode(), place=_PLACE)
+        return json_answer(201, {"request_uri": URN + sealed.hex(), "expires_in": int(LIFETIME_S)}, NO_STORE)
+
+    return Endpoint(
+        "POST",
+        "/oauth/par",
+        OPEN,
+        push,
+        "Push an authorization request",
+        is_raw=True,
+        authenticates=True,
+        says_errors=as_oauth,
+        limit=settings.limit_oauth_lookups,
+        in_openapi=False,
+    )
+
+
+def pushed_request(request_uri: str, client_id: str, sealer: Sealer, now: float) -> Mapping[str, str]:
+    """Return the parameters that this client pushed. Raises BadRequestError."""
+    try:
+        given, until = json.loads(sealer.open(bytes.fromhex(request_uri.removeprefix(URN)), place=_PLACE))
+    except (ValueError, TypeError, GarrisonError):
+        raise BadRequestError("This link was not made here.") from None
+    if now >= until or not client_id or given["client_id"] != client_id:
+        raise BadRequestError("This link is too old, or another app's.")
+    found: dict[str, str] = given
+    return found
+
+
+def _taken(parameters: Parameters) -> dict[str, str]:
+    found = {name: parameters.one(name) for name in _TAKEN}
+    return {name: value for name, value in found.items() if value}

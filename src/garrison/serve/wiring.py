@@ -8,7 +8,7 @@ from garrison.core.clock import Clock
 from garrison.core.sealing import Sealer
 from garrison.guard.authenticate import Authenticator
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.limit_table import Limiter, LimitTable
+from garrison.guard.limit_table import LimitTable
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
@@ -22,10 +22,12 @@ from garrison.identity.keys.authenticator import KeyAuthenticator
 from garrison.identity.keys.routes import key_endpoints
 from garrison.identity.keys.service import KeyService
 from garrison.identity.oauth.authorize import AuthorizeEndpoint
+from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.codes import codes
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.metadata import metadata_endpoints
 from garrison.identity.oauth.par import par_endpoint
+from garrison.identity.oauth.person import PersonSignIn
 from garrison.identity.oauth.revocation import RevocationService, revocation_endpoints
 from garrison.identity.oauth.revoked import revoked_tokens
 from garrison.identity.oauth.token import TokenEndpoint
@@ -149,18 +151,17 @@ def wire_identity(
     clients = ClientService(changes, database, clock)
     table = LimitTable()
 
-    def oauth_limits() -> tuple[Limiter, Limiter]:
-        share = settings.share
-        return (
-            table.limiter(settings.limit_oauth_token, share=share),
-            table.limiter(settings.limit_oauth_token_failed, share=share),
-        )
-
     keys = KeyService(changes, database, scopes_of)
     basic = (BasicAuthenticator(cache, check, changes, scopes_of, settings),) if settings.basic else ()
     grants = Grants(changes, session_service, tokens, keyring, clock, settings)
-    authorize = AuthorizeEndpoint(clients, sign_in, tokens, changes, sealer, settings)
-    token_endpoint = TokenEndpoint(clients, keyring, signing, clock, settings, oauth_limits, proofs, grants)
+    authentication = ClientAuthentication(
+        clients,
+        table.limiter(settings.limit_oauth_token, share=settings.share),
+        table.limiter(settings.limit_oauth_token_failed, share=settings.share),
+    )
+    people = PersonSignIn(sign_in, tokens, settings)
+    authorize = AuthorizeEndpoint(clients, people, changes, sealer, settings)
+    token_endpoint = TokenEndpoint(authentication, keyring, signing, clock, settings, proofs, grants)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
     arrivals = ProviderService(changes, session_service, settings)
@@ -195,9 +196,11 @@ def wire_identity(
             *key_endpoints(keys),
             token_endpoint.endpoint(),
             *authorize.endpoints(),
-            par_endpoint(clients, sealer, clock, settings),
+            par_endpoint(authentication, sealer, clock, settings),
             *userinfo_endpoints(),
-            *revocation_endpoints(clients, RevocationService(changes, database), keyring, signing, clock, settings),
+            *revocation_endpoints(
+                authentication, RevocationService(changes, database), keyring, signing, clock, settings
+            ),
             *metadata_endpoints(
                 settings,
                 {

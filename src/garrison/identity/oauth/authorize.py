@@ -11,11 +11,9 @@ was shown to. The cross-site check runs for every POST; pages may not be framed.
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
-from garrison.core.errors import Denied, GarrisonError
+from garrison.core.errors import GarrisonError
 from garrison.core.ids import digest, new_secret
-from garrison.core.network import bucket
 from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.changes import Change, Changes
@@ -23,6 +21,7 @@ from garrison.identity.clients.service import ClientService
 from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
 from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
 from garrison.identity.oauth.par import URN, pushed_request
+from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
 from garrison.identity.oauth.request import (
     AuthorizationRequest,
     BadRequestError,
@@ -33,20 +32,13 @@ from garrison.identity.oauth.request import (
 from garrison.identity.origins import origin_of
 from garrison.identity.sessions.cache import SessionEntry
 from garrison.identity.sessions.carriers import CookieNames, cookie_names
-from garrison.identity.sessions.client import describe_client
 from garrison.identity.settings import IdentitySettings
-from garrison.identity.sign_in.service import Attempt, SignInService
-from garrison.identity.tokens.service import TokenService
 from garrison.policy.rules import public
 from garrison.wire.answer import Answer, Header, empty_answer
 from garrison.wire.call import Call
-from garrison.wire.cookies import find_cookie, set_cookie
 
-FRESH_S = 300.0
-"""How old the newest factor may be when somebody consents: an XSS on the same origin could act in an older session."""
 SHOWN_FOR_S = 600.0
 _PLACE = "page/authorization request"
-_MOST_PARAMETERS = 50
 
 
 class Shown(NamedTuple):
@@ -64,15 +56,13 @@ class AuthorizeEndpoint:
     def __init__(
         self,
         clients: ClientService,
-        sign_in: SignInService,
-        tokens: TokenService,
+        people: PersonSignIn,
         changes: Changes,
         sealer: Sealer,
         settings: IdentitySettings,
     ) -> None:
         self._clients = clients
-        self._sign_in = sign_in
-        self._tokens = tokens
+        self._people = people
         self._changes = changes
         self._sealer = sealer
         self._settings = settings
@@ -98,7 +88,7 @@ class AuthorizeEndpoint:
     async def _ask(self, call: Call, _body: None) -> Answer:
         query = call.scope.get("query_string", b"").decode("latin-1")
         try:
-            given: Mapping[str, str] = _parameters(query)
+            given: Mapping[str, str] = read_link(query)
             if given.get("request_uri", "").startswith(URN):
                 given = pushed_request(given["request_uri"], given.get("client_id", ""), self._sealer, call.now)
             request = checked_request(given, await self._clients.find(given.get("client_id", "")))
@@ -108,7 +98,7 @@ class AuthorizeEndpoint:
             return self._back(refused.redirect_uri, {"error": refused.error, "state": refused.state})
         if cookie_names(call, development=self._settings.development) is None:
             return error_page("Signing in needs HTTPS here.")
-        entry = _fresh(call)
+        entry = signed_in_lately(call)
         if given.get("prompt") == "none":
             reason = "login_required" if entry is None else "consent_required"
             return self._back(request.redirect_uri, {"error": reason, "state": request.state})
@@ -140,12 +130,8 @@ class AuthorizeEndpoint:
         )
 
     async def _answered(self, call: Call, body: bytes) -> Answer:
-        names = cookie_names(call, development=self._settings.development)
-        media = call.header(b"content-type").partition(b";")[0].strip().lower()
         try:
-            if names is None or media != b"application/x-www-form-urlencoded":
-                raise BadRequestError("This page cannot be sent like that.")
-            form = _parameters(body.decode("ascii", "replace"))
+            form, names = posted(call, body, development=self._settings.development)
             shown = self._opened(form.get("request", ""), call.now)
             if form.get("step") == "sign-in":
                 return await self._signed_in(call, form, shown, names)
@@ -154,40 +140,14 @@ class AuthorizeEndpoint:
             return error_page(str(error))
 
     async def _signed_in(self, call: Call, form: Mapping[str, str], shown: Shown, names: CookieNames) -> Answer:
-        settings = self._settings
-        attempt = Attempt(
-            peer=call.peer,
-            carrier="cookie",
-            device_secret=find_cookie(call.header(b"cookie"), names.device),
-            replaces=call.credential.session_id if isinstance(call.credential, SessionEntry) else None,
-            client=describe_client(call.header(b"user-agent")),
-            network=bucket(call.peer, v4_prefix=24, v6_prefix=64),
-            origin=origin_of(call),
-        )
-        email, password = form.get("email", ""), form.get("password", "")
         try:
-            if not email or not password or len(password.encode()) > 1024 or len(email) > 1024:
-                raise Denied("invalid_credentials")
-            arrived = await self._sign_in.sign_in(email, password, attempt)
-        except Denied as denied:
-            told = {
-                "invalid_credentials": "That is not right; try again.",
-                "rate_limited": "Too many tries; wait some minutes.",
-            }.get(denied.code, "Too busy at the moment; try again.")
-            return await self._page(call, shown.request, shown.query, None, told)
-        value = arrived.session.secret
-        if settings.session_format == "jwt":
-            value = await self._tokens.cookie(arrived.session.id, arrived.account_id, arrived.session.expires_at)
-        cookies = (
-            set_cookie(names.session, value, max_age_s=int(settings.session_max_s), secure=names.secure),
-            set_cookie(
-                names.device, arrived.device_secret, max_age_s=int(settings.device_lifetime_s), secure=names.secure
-            ),
-        )
+            cookies = await self._people.sign_in(call, form, names)
+        except NotSignedInError as error:
+            return await self._page(call, shown.request, shown.query, None, str(error))
         return empty_answer(303, ((b"location", f"{call.path}?{shown.query}".encode()), *cookies))
 
     async def _decided(self, call: Call, form: Mapping[str, str], shown: Shown) -> Answer:
-        entry, request = _fresh(call), shown.request
+        entry, request = signed_in_lately(call), shown.request
         if entry is None or not shown.session_id or entry.session_id != shown.session_id:
             return await self._page(call, request, shown.query, None, "Sign in once more to decide.")
         if form.get("decision") != "allow":
@@ -233,28 +193,3 @@ class AuthorizeEndpoint:
         if now >= shown.until:
             raise BadRequestError("This page is too old.")
         return shown
-
-
-def _fresh(call: Call) -> SessionEntry | None:
-    """Return the session of whoever is signed in by cookie and proved it lately, None for anybody else."""
-    entry = call.credential
-    if not isinstance(entry, SessionEntry) or entry.principal.via != "session" or entry.principal.delegated:
-        return None
-    newest = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
-    return entry if call.now - newest <= FRESH_S else None
-
-
-def _parameters(text: str) -> dict[str, str]:
-    """Return the parameters, empty ones left out. Raises BadRequestError for one that comes twice."""
-    try:
-        pairs = [
-            (name, value)
-            for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
-            if value
-        ]
-    except ValueError:
-        raise BadRequestError("This link cannot be read.") from None
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadRequestError("This link says the same thing twice.")
-    return found

@@ -1,12 +1,14 @@
 """Who is asking: a client shows its secret by HTTP Basic or in the body (RFC 6749 section 2.3.1), never by both.
 
-The answer to a wrong secret, an unknown client and a disabled one is the same.
+The answer to a wrong secret, an unknown client and a disabled one is the same. Failures are counted by address.
 """
 
 import base64
 import binascii
 from urllib.parse import unquote_plus
 
+from garrison.core.errors import GarrisonError
+from garrison.guard.limit_table import Limiter
 from garrison.identity.clients.model import Client
 from garrison.identity.clients.service import ClientService
 from garrison.identity.oauth.errors import OAuthError
@@ -16,7 +18,50 @@ from garrison.wire.call import Call
 _MOST = 512
 
 
-def shown_credentials(call: Call, parameters: Parameters) -> tuple[str, str]:
+class TooManyError(GarrisonError):
+    """A limit is used up for `after_s` seconds."""
+
+    def __init__(self, after_s: int) -> None:
+        super().__init__("rate_limited")
+        self.after_s = after_s
+
+
+class ClientAuthentication:
+    """Authenticates the clients of every endpoint that asks who they are; counts calls of those that bring a limit."""
+
+    def __init__(self, clients: ClientService, by_client: Limiter, failed: Limiter) -> None:
+        self._clients = clients
+        self._by_client = by_client
+        self._failed = failed
+
+    async def of(self, call: Call, parameters: Parameters, *, counts: bool = False) -> Client:
+        """Return the client; a public one shows no secret, since it has none. `counts`: within the limit of its calls.
+
+        Raises OAuthError(`invalid_client`, `invalid_request`), TooManyError, StoreError.
+        """
+        try:
+            client = await self._authenticated(*_shown(call, parameters))
+        except OAuthError as error:
+            if error.code == "invalid_client":
+                _take(self._failed, call.network, call.boot)
+            raise
+        if counts:  # a public client's id is nobody's secret: strangers must not use its limit up
+            _take(self._by_client, f"{client.id} {call.network}" if client.is_public else client.id, call.boot)
+        return client
+
+    async def _authenticated(self, client_id: str, secret: str) -> Client:
+        client = None
+        if client_id and not secret and len(client_id) <= _MOST:
+            found = await self._clients.find(client_id)
+            client = found if found is not None and found.is_public and found.status == "active" else None
+        elif client_id and secret and len(client_id) <= _MOST and len(secret) <= _MOST:
+            client = await self._clients.authenticate(client_id, secret)
+        if client is None:
+            raise OAuthError("invalid_client")
+        return client
+
+
+def _shown(call: Call, parameters: Parameters) -> tuple[str, str]:
     """Return client id and secret as they were shown, empty where they were not.
 
     Raises OAuthError(`invalid_request`) for two ways at once.
@@ -34,22 +79,6 @@ def shown_credentials(call: Call, parameters: Parameters) -> tuple[str, str]:
     return client_id, secret
 
 
-async def authenticated(clients: ClientService, client_id: str, secret: str) -> Client:
-    """Return the client; a public one shows no secret, since it has none.
-
-    Raises OAuthError(`invalid_client`), StoreError.
-    """
-    client = None
-    if client_id and not secret and len(client_id) <= _MOST:
-        found = await clients.find(client_id)
-        client = found if found is not None and found.is_public and found.status == "active" else None
-    elif client_id and secret and len(client_id) <= _MOST and len(secret) <= _MOST:
-        client = await clients.authenticate(client_id, secret)
-    if client is None:
-        raise OAuthError("invalid_client")
-    return client
-
-
 def _basic(header: bytes) -> tuple[str, str]:
     scheme, _, rest = header.partition(b" ")
     if scheme.lower() != b"basic" or len(rest) > 4 * _MOST:
@@ -61,3 +90,9 @@ def _basic(header: bytes) -> tuple[str, str]:
         return unquote_plus(user, errors="strict"), unquote_plus(secret, errors="strict")
     except (ValueError, binascii.Error):
         raise OAuthError("invalid_client") from None
+
+
+def _take(limiter: Limiter, key: str, boot: float) -> None:
+    left = limiter.take(key, boot)
+    if left < 0.0:
+        raise TooManyError(max(1, int(-left) + 1))

@@ -8,7 +8,7 @@ from typing import Any
 
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.clients.model import GRANTS
-from garrison.identity.oauth.token import OPEN
+from garrison.identity.oauth.endpoint import OPEN
 from garrison.identity.sessions.cache import IDENTITY_SCOPES
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.tokens.dpop import ALGORITHMS

@@ -9,15 +9,15 @@ import json
 from collections.abc import Mapping
 
 from garrison.core.clock import Clock
-from garrison.core.errors import GarrisonError, StoreError
+from garrison.core.errors import GarrisonError
 from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
-from garrison.identity.clients.service import ClientService
-from garrison.identity.oauth.client_authentication import authenticated, shown_credentials
-from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
-from garrison.identity.oauth.parameters import Parameters, read_parameters
+from garrison.identity.clients.model import Client
+from garrison.identity.oauth.client_authentication import ClientAuthentication
+from garrison.identity.oauth.endpoint import client_endpoint
+from garrison.identity.oauth.errors import NO_STORE, OAuthError
+from garrison.identity.oauth.parameters import Parameters
 from garrison.identity.oauth.request import BadRequestError, RefusedError, checked_request
-from garrison.identity.oauth.token import OPEN
 from garrison.identity.settings import IdentitySettings
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
@@ -39,45 +39,28 @@ _TAKEN = (
     "prompt",
     "request",
 )
-_RETRY_SOON = ((b"retry-after", b"1"),)
 
 
-def par_endpoint(clients: ClientService, sealer: Sealer, clock: Clock, settings: IdentitySettings) -> Endpoint:
+def par_endpoint(
+    authentication: ClientAuthentication, sealer: Sealer, clock: Clock, settings: IdentitySettings
+) -> Endpoint:
     """Return the endpoint."""
 
-    async def push(call: Call, body: bytes) -> Answer:
-        by_basic = bool(call.header(b"authorization"))
+    async def push(_call: Call, client: Client, parameters: Parameters) -> Answer:
+        if parameters.one("request_uri"):
+            raise OAuthError("invalid_request", "request_uri cannot be pushed")
+        given = {"client_id": client.id, **_taken(parameters)}
         try:
-            parameters = read_parameters(call.header(b"content-type"), body)
-            client = await authenticated(clients, *shown_credentials(call, parameters))
-            if parameters.one("request_uri"):
-                raise OAuthError("invalid_request", "request_uri cannot be pushed")
-            given = {"client_id": client.id, **_taken(parameters)}
-            try:
-                checked_request(given, client)
-            except BadRequestError:
-                raise OAuthError("invalid_request", "redirect_uri or state is not one that is taken") from None
-            except RefusedError as refused:
-                raise OAuthError(refused.error) from None
-        except OAuthError as error:
-            return answer_of(error, by_basic=by_basic)
-        except StoreError:
-            return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
+            checked_request(given, client)
+        except BadRequestError:
+            raise OAuthError("invalid_request", "redirect_uri or state is not one that is taken") from None
+        except RefusedError as refused:
+            raise OAuthError(refused.error) from None
         sealed = sealer.seal(json.dumps([given, clock.now() + LIFETIME_S]).encode(), place=_PLACE)
         return json_answer(201, {"request_uri": URN + sealed.hex(), "expires_in": int(LIFETIME_S)}, NO_STORE)
 
-    return Endpoint(
-        "POST",
-        "/oauth/par",
-        OPEN,
-        push,
-        "Push an authorization request",
-        is_raw=True,
-        authenticates=True,
-        says_errors=as_oauth,
-        limit=settings.limit_oauth_lookups,
-        in_openapi=False,
-    )
+    summary = "Push an authorization request"
+    return client_endpoint("/oauth/par", summary, push, authentication, limit=settings.limit_oauth_lookups)
 
 
 def pushed_request(request_uri: str, client_id: str, sealer: Sealer, now: float) -> Mapping[str, str]:

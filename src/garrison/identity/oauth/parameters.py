@@ -4,11 +4,12 @@ A parameter that comes twice is an error, `resource` and `audience` excepted (RF
 unknown ones are ignored; an empty one counts as absent (RFC 6749 section 3.2).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from urllib.parse import parse_qsl
 
 from garrison.core.errors import Denied
 from garrison.guard.body import is_json
+from garrison.identity.clients.model import Client
 from garrison.identity.oauth.errors import OAuthError
 from garrison.wire.body import parse_json
 from garrison.wire.json_bounds import check_json_bounds
@@ -45,6 +46,28 @@ def read_parameters(content_type: bytes, body: bytes) -> Parameters:
     if any(len(values) > 1 and name not in _REPEATABLE for name, values in found.items()):
         raise OAuthError("invalid_request", "a parameter came twice")
     return Parameters(found)
+
+
+def asked_audience(client: Client, parameters: Parameters) -> str:
+    """Return the one audience that is asked for, the client's usual one where none is.
+
+    Raises OAuthError(`invalid_target`).
+    """
+    wanted = {*parameters.all("audience"), *parameters.all("resource")}
+    if len(wanted) > 1 or (wanted and not wanted <= set(client.audiences)) or not client.audiences:
+        raise OAuthError("invalid_target")
+    return wanted.pop() if wanted else client.audiences[0]
+
+
+def asked_scope(client: Client, parameters: Parameters, *, beside: Set[str] = frozenset()) -> str:
+    """Return the scopes that are asked for, all of the client's where none is; `beside` may be asked for as well.
+
+    Raises OAuthError(`invalid_scope`).
+    """
+    asked = set(parameters.one("scope").split())
+    if asked - set(client.scopes) - beside:
+        raise OAuthError("invalid_scope")
+    return " ".join(sorted(asked or set(client.scopes)))
 
 
 def _of_form(content_type: bytes, body: bytes) -> Sequence[tuple[str, str]]:

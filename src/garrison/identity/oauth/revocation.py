@@ -5,26 +5,24 @@ token only if it is of the token's audience: `aud` names it, or one of its regis
 else is `{"active": false}`, so that nobody learns about tokens by asking.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from garrison.core.clock import Clock
-from garrison.core.errors import StoreError
 from garrison.core.ids import digest
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.accounts.model import accounts
 from garrison.identity.changes import Change, Changes, Origin
 from garrison.identity.clients.model import Client
 from garrison.identity.clients.queries import find_client
-from garrison.identity.clients.service import ClientService
 from garrison.identity.clients.tokens import token_id_of
-from garrison.identity.oauth.client_authentication import authenticated, shown_credentials
-from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
-from garrison.identity.oauth.parameters import Parameters, read_parameters
+from garrison.identity.oauth.client_authentication import ClientAuthentication
+from garrison.identity.oauth.endpoint import client_endpoint
+from garrison.identity.oauth.errors import NO_STORE, OAuthError
+from garrison.identity.oauth.parameters import Parameters
 from garrison.identity.oauth.revoked import insert_revoked, revoked_tokens
-from garrison.identity.oauth.token import OPEN
 from garrison.identity.origins import origin_of
 from garrison.identity.sessions.model import sessions
 from garrison.identity.sessions.service import end_session
@@ -41,7 +39,6 @@ from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
 _INACTIVE: Mapping[str, Any] = {"active": False}
-_RETRY_SOON = ((b"retry-after", b"1"),)
 
 
 class RevocationService:
@@ -114,7 +111,7 @@ def _session_lives(connection: Connection, claims: Mapping[str, Any]) -> bool:
 
 
 def revocation_endpoints(
-    clients: ClientService,
+    authentication: ClientAuthentication,
     service: RevocationService,
     keyring: Keyring,
     signing: SigningService,
@@ -122,26 +119,9 @@ def revocation_endpoints(
     settings: IdentitySettings,
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints of this capability."""
-    Work = Callable[[Call, Client, Parameters], Awaitable[Answer]]
-
-    def handler(work: Work) -> Callable[[Call, bytes], Awaitable[Answer]]:
-        async def handle(call: Call, body: bytes) -> Answer:
-            by_basic = bool(call.header(b"authorization"))
-            try:
-                parameters = read_parameters(call.header(b"content-type"), body)
-                client = await authenticated(clients, *shown_credentials(call, parameters))
-                if not parameters.one("token"):
-                    raise OAuthError("invalid_request", "token is missing")
-                return await work(call, client, parameters)
-            except OAuthError as error:
-                return answer_of(error, by_basic=by_basic)
-            except StoreError:
-                return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
-
-        return handle
 
     async def revoke(call: Call, client: Client, parameters: Parameters) -> Answer:
-        found = await claims_of(parameters.one("token"))
+        found = await claims_of(_token(parameters))
         if found is not None and found[0].get("client_id") == client.id:
             await service.revoke(found[0], origin=origin_of(call))
         elif found is None:
@@ -151,7 +131,7 @@ def revocation_endpoints(
     async def introspect(_call: Call, client: Client, parameters: Parameters) -> Answer:
         if client.is_public:  # it has authenticated itself by nothing
             raise OAuthError("invalid_client")
-        found = await claims_of(parameters.one("token"))
+        found = await claims_of(_token(parameters))
         if found is None:
             return json_answer(200, _INACTIVE, NO_STORE)
         claims, kid = found
@@ -177,20 +157,16 @@ def revocation_endpoints(
         return claims, kid
 
     return tuple(
-        Endpoint(
-            "POST",
-            path,
-            OPEN,
-            handler(work),
-            summary,
-            is_raw=True,
-            authenticates=True,
-            says_errors=as_oauth,
-            limit=settings.limit_oauth_lookups,
-            in_openapi=False,
-        )
+        client_endpoint(path, summary, work, authentication, limit=settings.limit_oauth_lookups)
         for path, work, summary in (
             ("/oauth/revoke", revoke, "Revoke a token"),
             ("/oauth/introspect", introspect, "Ask whether a token is in force"),
         )
     )
+
+
+def _token(parameters: Parameters) -> str:
+    token = parameters.one("token")
+    if not token:
+        raise OAuthError("invalid_request", "token is missing")
+    return token

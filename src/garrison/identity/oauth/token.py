@@ -5,18 +5,17 @@ names none) and for some or all of its scopes. Failed authentications are counte
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from garrison.core.clock import Clock
-from garrison.core.errors import StoreError
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.limit_table import Limiter
 from garrison.identity.clients.model import GRANTS, Client
-from garrison.identity.clients.service import ClientService
-from garrison.identity.oauth.client_authentication import authenticated, shown_credentials
-from garrison.identity.oauth.errors import NO_STORE, OAuthError, answer_of, as_oauth, error_answer
+from garrison.identity.oauth.client_authentication import ClientAuthentication
+from garrison.identity.oauth.endpoint import client_endpoint
+from garrison.identity.oauth.errors import NO_STORE, OAuthError
 from garrison.identity.oauth.grants import Grants
-from garrison.identity.oauth.parameters import Parameters, read_parameters
+from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
 from garrison.identity.origins import origin_of
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.jose import TokenRefused, sign
@@ -24,90 +23,54 @@ from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.dpop import Proofs
 from garrison.identity.tokens.service import ACCESS_TYP
-from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
-OPEN = Rule(public=True, csrf=False)
-"""Of endpoints that read and set no cookie: nothing there can be forged across sites."""
-_RETRY_SOON = ((b"retry-after", b"1"),)
-
 
 class TokenEndpoint:
-    """The endpoint and what it needs; `limits` are (calls by client, failures by address)."""
+    """The endpoint and what it needs."""
 
     def __init__(
         self,
-        clients: ClientService,
+        authentication: ClientAuthentication,
         keyring: Keyring,
         signing: SigningService,
         clock: Clock,
         settings: IdentitySettings,
-        limits: Callable[[], tuple[Limiter, Limiter]],
         proofs: Proofs,
         grants: Grants,
     ) -> None:
-        self._clients = clients
+        self._authentication = authentication
         self._ring = keyring
         self._signing = signing
         self._clock = clock
         self._settings = settings
-        self._by_client, self._failed = limits()
         self._proofs = proofs
         self._grants = grants
 
     def endpoint(self) -> Endpoint:
         """Return it as data."""
-        return Endpoint(
-            "POST",
-            "/oauth/token",
-            OPEN,
-            self._handle,
-            "Get a token",
-            is_raw=True,
-            authenticates=True,
-            says_errors=as_oauth,
-            in_openapi=False,
-        )
+        return client_endpoint("/oauth/token", "Get a token", self._handle, self._authentication, counts=True)
 
-    async def _handle(self, call: Call, body: bytes) -> Answer:
-        by_basic = bool(call.header(b"authorization"))
-        try:
-            parameters = read_parameters(call.header(b"content-type"), body)
-            grant = parameters.one("grant_type")
-            if not grant:
-                raise OAuthError("invalid_request", "grant_type is missing")
-            client = await self._client(call, parameters)
-            if grant not in GRANTS:
-                raise OAuthError("unsupported_grant_type")
-            if grant not in client.grants:
-                raise OAuthError("unauthorized_client")
-            jkt, origin = self._proved(call), origin_of(call)
-            if grant == "client_credentials":
-                return await self._client_credentials(client, parameters, jkt)
-            if grant == "refresh_token":
+    async def _handle(self, call: Call, client: Client, parameters: Parameters) -> Answer:
+        grant = parameters.one("grant_type")
+        if not grant:
+            raise OAuthError("invalid_request", "grant_type is missing")
+        if grant not in GRANTS:
+            raise OAuthError("unsupported_grant_type")
+        if grant not in client.grants:
+            raise OAuthError("unauthorized_client")
+        jkt, origin, network = self._proved(call), origin_of(call), call.network
+        match grant:
+            case "authorization_code":
+                document = await self._grants.by_code(client, parameters, jkt, network=network, origin=origin)
+            case "refresh_token":
                 document = await self._grants.by_refresh(client, parameters, jkt, origin=origin)
-            else:
-                document = await self._grants.by_code(client, parameters, jkt, network=call.network, origin=origin)
-            return json_answer(200, document, NO_STORE)
-        except _TooManyError as error:
-            headers = ((b"retry-after", b"%d" % error.after_s),)
-            return error_answer("temporarily_unavailable", 429, headers=headers)
-        except OAuthError as error:
-            return answer_of(error, by_basic=by_basic)
-        except StoreError:
-            return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
-
-    async def _client(self, call: Call, parameters: Parameters) -> Client:
-        try:
-            client_id, secret = shown_credentials(call, parameters)
-            client = await authenticated(self._clients, client_id, secret)
-        except OAuthError as error:
-            if error.code == "invalid_client":
-                _take(self._failed, call.network, call.boot)
-            raise
-        _take(self._by_client, client.id, call.boot)
-        return client
+            case "client_credentials":
+                document = await self._client_credentials(client, parameters, jkt)
+            case _:  # a name in GRANTS without a line here
+                raise OAuthError("unsupported_grant_type")
+        return json_answer(200, document, NO_STORE)
 
     def _proved(self, call: Call) -> str:
         """Return the thumbprint of the key that the token is to be bound to, empty without a proof."""
@@ -118,12 +81,9 @@ class TokenEndpoint:
         except TokenRefused:
             raise OAuthError("invalid_dpop_proof") from None
 
-    async def _client_credentials(self, client: Client, parameters: Parameters, jkt: str) -> Answer:
-        audience = _audience(client, (*parameters.all("audience"), *parameters.all("resource")))
-        asked = parameters.one("scope").split()
-        if set(asked) - set(client.scopes):
-            raise OAuthError("invalid_scope")
-        scope = " ".join(sorted(set(asked) or set(client.scopes)))
+    async def _client_credentials(self, client: Client, parameters: Parameters, jkt: str) -> Mapping[str, Any]:
+        audience = asked_audience(client, parameters)
+        scope = asked_scope(client, parameters)
         await self._signing.keep()
         settings, now = self._settings, self._clock.now()
         claims = {
@@ -138,32 +98,9 @@ class TokenEndpoint:
             "epoch": client.epoch,
             **({"cnf": {"jkt": jkt}} if jkt else {}),
         }
-        document = {
+        return {
             "access_token": sign({"typ": ACCESS_TYP}, claims, self._ring.signing),
             "token_type": "DPoP" if jkt else "Bearer",
             "expires_in": int(settings.access_ttl_s),
             "scope": scope,
         }
-        return json_answer(200, document, NO_STORE)
-
-
-class _TooManyError(Exception):
-    """A limit is used up for `after_s` seconds."""
-
-    def __init__(self, after_s: int) -> None:
-        super().__init__()
-        self.after_s = after_s
-
-
-def _take(limiter: Limiter, key: str, boot: float) -> None:
-    left = limiter.take(key, boot)
-    if left < 0.0:
-        raise _TooManyError(max(1, int(-left) + 1))
-
-
-def _audience(client: Client, asked: Sequence[str]) -> str:
-    """Return the one audience of the token. Raises OAuthError(`invalid_target`)."""
-    wanted = set(asked)
-    if len(wanted) > 1 or (wanted and not wanted <= set(client.audiences)) or not client.audiences:
-        raise OAuthError("invalid_target")
-    return wanted.pop() if wanted else client.audiences[0]

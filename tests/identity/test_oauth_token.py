@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from garrison import Garrison, Policy, allow, public
+from garrison.core.clock import SystemClock
 from garrison.core.durations import Limit
 from garrison.core.errors import GarrisonError
 from garrison.fastapi import Me
+from garrison.identity.clients.model import GRANTS
 from garrison.identity.clients.service import ClientService, Made
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
@@ -53,6 +56,7 @@ class Api:
         )
         self.garrison = Garrison(policy, settings=settings)
         self.client = TestClient(self.garrison.protect(app))
+        self._later = 0.0
 
     def __enter__(self) -> "Api":
         self.client.__enter__()
@@ -73,6 +77,20 @@ class Api:
     def portal(self, work: Any) -> Any:
         assert self.client.portal is not None
         return self.client.portal.call(work)
+
+    def wait(self, seconds: float) -> None:
+        """Move the store's time, as the app sees it from here on."""
+        clock = self.garrison._runtime._clock  # type: ignore[union-attr]
+
+        class Later(SystemClock):
+            __slots__ = ()
+
+            def adjust(self, store_now_s: float) -> float:
+                return SystemClock.adjust(self, store_now_s + later)
+
+        later = self._later = self._later + seconds
+        clock.__class__ = Later
+        clock.adjust(time.time())
 
     def ask(self, *, secret: str | None = None, json_body: bool = False, **more: Any) -> Any:
         fields = {
@@ -279,7 +297,7 @@ def test_the_metadata_tells_the_truth(tmp_path: Path, slash: str) -> None:
         assert server["issuer"] == f"http://127.0.0.1:8000{slash}"
         assert server["jwks_uri"] == "http://127.0.0.1:8000/.well-known/jwks.json"
         assert server["token_endpoint"] == "http://127.0.0.1:8000/oauth/token"
-        assert server["grant_types_supported"] == ["authorization_code", "client_credentials", "refresh_token"]
+        assert server["grant_types_supported"] == sorted(GRANTS)
         assert api.client.get("/.well-known/jwks.json").json()["keys"]
         assert claims(api.token())["iss"] == server["issuer"]
         assert api.get("/tasks", api.token()) == 200

@@ -16,6 +16,7 @@ import garrison.identity.clients.model
 import garrison.identity.devices.model
 import garrison.identity.keys.model
 import garrison.identity.oauth.codes
+import garrison.identity.oauth.device_codes
 import garrison.identity.oauth.revoked
 import garrison.identity.providers.model
 import garrison.identity.sessions.model

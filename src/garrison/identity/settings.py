@@ -100,6 +100,8 @@ class IdentitySettings:
     """Tokens of one client."""
     limit_oauth_token_failed: Limit = Limit(20, 900)
     """Failed authentications of clients, per address."""
+    limit_user_codes: Limit = Limit(20, 900)
+    """Looking up codes that devices show, per account and per network: they have 34 bits."""
     limit_oauth_lookups: Limit = Limit(6000, 60)
     """Introspections and revocations, per address: resource servers ask for every request."""
     share: int = 1

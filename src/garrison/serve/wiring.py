@@ -24,6 +24,8 @@ from garrison.identity.keys.service import KeyService
 from garrison.identity.oauth.authorize import AuthorizeEndpoint
 from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.codes import codes
+from garrison.identity.oauth.device import DeviceEndpoints
+from garrison.identity.oauth.device_codes import device_codes
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.metadata import metadata_endpoints
 from garrison.identity.oauth.par import par_endpoint
@@ -71,6 +73,7 @@ SWEPT = (
     Sweep(refresh_tokens, "expires_at"),
     Sweep(revoked_tokens, "expires_at"),
     Sweep(codes, "expires_at"),
+    Sweep(device_codes, "expires_at"),
 )
 """Tables of identity whose rows expire."""
 
@@ -91,6 +94,8 @@ OWN_PATHS = (
     "/auth/providers/{name}/callback",
     "/auth/openapi.json",
     "/oauth/authorize",
+    "/oauth/device",
+    "/oauth/device/verify",
     "/oauth/par",
     "/oauth/token",
     "/oauth/userinfo",
@@ -161,6 +166,18 @@ def wire_identity(
     )
     people = PersonSignIn(sign_in, tokens, settings)
     authorize = AuthorizeEndpoint(clients, people, changes, sealer, settings)
+    device = DeviceEndpoints(
+        authentication,
+        clients,
+        people,
+        changes,
+        database,
+        sealer,
+        clock,
+        settings,
+        looks=table.limiter(settings.limit_user_codes, share=settings.share),
+        path=prefix + "/oauth/device",
+    )
     token_endpoint = TokenEndpoint(authentication, keyring, signing, clock, settings, proofs, grants)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
@@ -196,6 +213,7 @@ def wire_identity(
             *key_endpoints(keys),
             token_endpoint.endpoint(),
             *authorize.endpoints(),
+            *device.endpoints(),
             par_endpoint(authentication, sealer, clock, settings),
             *userinfo_endpoints(),
             *revocation_endpoints(
@@ -206,6 +224,7 @@ def wire_identity(
                 {
                     "authorization_endpoint": prefix + "/oauth/authorize",
                     "pushed_authorization_request_endpoint": prefix + "/oauth/par",
+                    "device_authorization_endpoint": prefix + "/oauth/device",
                     "token_endpoint": prefix + "/oauth/token",
                     "userinfo_endpoint": prefix + "/oauth/userinfo",
                     "revocation_endpoint": prefix + "/oauth/revoke",

@@ -14,7 +14,10 @@ from garrison.store.schema import metadata
 PURPOSE = "client"
 """Purpose of the digest, see `core.ids.digest`."""
 PREFIX = "grc_"
-GRANTS = frozenset({"authorization_code", "client_credentials", "refresh_token"})
+_LONG = "urn:ietf:params:oauth:grant-type:"
+SHORT_NAMES = {"device_code": _LONG + "device_code"}
+"""What people may write for grants that have a long name."""
+GRANTS = frozenset({"authorization_code", "client_credentials", "refresh_token", *SHORT_NAMES.values()})
 Status = Literal["active", "disabled"]
 
 clients = Table(

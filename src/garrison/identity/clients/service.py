@@ -11,7 +11,7 @@ from garrison.core.errors import GarrisonError
 from garrison.core.ids import digest, new_id, new_secret
 from garrison.core.network import is_loopback
 from garrison.identity.changes import Change, Changes, Origin
-from garrison.identity.clients.model import GRANTS, PREFIX, PURPOSE, Client, Status
+from garrison.identity.clients.model import GRANTS, PREFIX, PURPOSE, SHORT_NAMES, Client, Status
 from garrison.identity.clients.queries import (
     delete_client,
     find_client,
@@ -58,6 +58,7 @@ class ClientService:
     ) -> Made:
         """Make a client and return it with its secret. Raises ValueError for what cannot be, StoreError."""
         granted, asked, allowed, uris = (_words(one) for one in (grants, audiences, scopes, redirect_uris))
+        granted = tuple(SHORT_NAMES.get(grant, grant) for grant in granted)
         _check(name, granted, asked, allowed, uris)
         if is_public and "client_credentials" in granted:
             raise ValueError("a public client has no credentials of its own; leave client_credentials out")
@@ -169,7 +170,8 @@ def _check(
     if not name.strip() or len(name) > 100 or not name.isprintable():
         raise ValueError("a client's name is 1 to 100 printable characters")
     if not grants or set(grants) - GRANTS:
-        raise ValueError(f"grants are {' '.join(sorted(GRANTS))}")
+        short = {long: name for name, long in SHORT_NAMES.items()}
+        raise ValueError(f"grants are {' '.join(sorted(short.get(grant, grant) for grant in GRANTS))}")
     if any(len(listed) > _MOST for listed in (audiences, scopes, uris)):
         raise ValueError(f"at most {_MOST} audiences, scopes and redirect URIs each")
     if any(_SCOPE.fullmatch(scope) is None for scope in scopes):

@@ -11,6 +11,7 @@ was shown to. The cross-site check runs for every POST; pages may not be framed.
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from garrison.core.errors import GarrisonError
 from garrison.core.ids import digest, new_secret
@@ -113,12 +114,11 @@ class AuthorizeEndpoint:
         sealed = self._sealer.seal(json.dumps(shown).encode(), place=_PLACE).hex()
         if entry is None:
             return sign_in_page(
-                name=name,
+                asks=f"{name} asks to act in your name. Sign in first.",
                 request=sealed,
                 action=call.path,
                 redirect_uri=request.redirect_uri,
                 told=told,
-                status=401 if told else 200,
             )
         return consent_page(
             name=name,
@@ -126,6 +126,7 @@ class AuthorizeEndpoint:
             scope=request.scope,
             request=sealed,
             action=call.path,
+            where=f"It will be sent back to {urlsplit(request.redirect_uri).netloc}.",
             redirect_uri=request.redirect_uri,
         )
 

@@ -1,4 +1,4 @@
-"""The two plain pages of an authorization: sign in, and say yes or no. They work without JavaScript and without style.
+"""The plain pages of an authorization: sign in, type a device's code, say yes or no. They work without JavaScript.
 
 Every value goes through `escape`. The content security policy lets the form be posted here, and lets the answer send
 the browser to the one address that belongs to the request: browsers hold `form-action` against redirects, too.
@@ -16,7 +16,7 @@ label,input,button{{display:block;width:100%;box-sizing:border-box;margin:.4rem 
 input,button{{padding:.5rem;font:inherit}}
 .told{{color:#a00}}</style></head><body><h1>{title}</h1>{body}</body></html>
 """
-_SIGN_IN = """<p>{name} asks to act in your name. Sign in first.</p>{told}
+_SIGN_IN = """<p>{asks}</p>{told}
 <form method="post" action="{action}"><input type="hidden" name="request" value="{request}">
 <input type="hidden" name="step" value="sign-in">
 <label for="email">E-mail</label><input id="email" name="email" type="email" autocomplete="username" required autofocus>
@@ -25,25 +25,36 @@ _SIGN_IN = """<p>{name} asks to act in your name. Sign in first.</p>{told}
 <button type="submit">Sign in</button></form>
 """
 _CONSENT = """<p><strong>{name}</strong> asks to act in your name, {email}.</p>{scopes}
-<p>It will be sent back to {host}.</p>
+<p>{where}</p>
 <form method="post" action="{action}"><input type="hidden" name="request" value="{request}">
 <input type="hidden" name="step" value="decide">
 <button type="submit" name="decision" value="allow">Allow</button>
 <button type="submit" name="decision" value="deny">Refuse</button></form>
 """
+_DEVICE = """<p>Is this the code that your device shows?</p>{told}
+<form method="post" action="{action}"><input type="hidden" name="step" value="code">
+<label for="user_code">Code</label>
+<input id="user_code" name="user_code" value="{user_code}" autocomplete="off" autocapitalize="characters" required
+ autofocus maxlength="64"><button type="submit">Go on</button></form>
+"""
 
 
-def sign_in_page(
-    *, name: str, request: str, action: str, redirect_uri: str, told: str = "", status: int = 200
+def sign_in_page(*, asks: str, request: str, action: str, redirect_uri: str = "", told: str = "") -> Answer:
+    """Return the page that asks for address and password; `told` says what was wrong before, with status 401."""
+    body = _SIGN_IN.format(asks=escape(asks), request=escape(request), action=escape(action), told=_told(told))
+    return _page("Sign in", body, redirect_uri, 401 if told else 200)
+
+
+def device_page(*, user_code: str, action: str, told: str = "", status: int = 200) -> Answer:
+    """Return the page that asks for the code which a device shows."""
+    body = _DEVICE.format(user_code=escape(user_code), action=escape(action), told=_told(told))
+    return _page("Your device", body, "", status)
+
+
+def consent_page(
+    *, name: str, email: str, scope: str, request: str, action: str, where: str, redirect_uri: str = ""
 ) -> Answer:
-    """Return the page that asks for address and password; `told` says what was wrong before."""
-    shown = f'<p class="told" role="alert">{escape(told)}</p>' if told else ""
-    body = _SIGN_IN.format(name=escape(name), request=escape(request), action=escape(action), told=shown)
-    return _page("Sign in", body, redirect_uri, status)
-
-
-def consent_page(*, name: str, email: str, scope: str, request: str, action: str, redirect_uri: str) -> Answer:
-    """Return the page that asks whether the client may."""
+    """Return the page that asks whether the client may; `where` says where that leads."""
     listed = "".join(f"<li>{escape(one)}</li>" for one in scope.split())
     body = _CONSENT.format(
         name=escape(name),
@@ -51,7 +62,7 @@ def consent_page(*, name: str, email: str, scope: str, request: str, action: str
         scopes=f"<p>It wants:</p><ul>{listed}</ul>"
         if listed
         else "<p>It wants nothing but to know that it is you.</p>",
-        host=escape(urlsplit(redirect_uri).netloc),
+        where=escape(where),
         request=escape(request),
         action=escape(action),
     )
@@ -61,6 +72,15 @@ def consent_page(*, name: str, email: str, scope: str, request: str, action: str
 def error_page(text: str) -> Answer:
     """Return a page that says why nobody is sent anywhere."""
     return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", 400)
+
+
+def done_page(text: str) -> Answer:
+    """Return a page that says what was done."""
+    return _page("Done", f"<p>{escape(text)}</p><p>You can close this page.</p>", "", 200)
+
+
+def _told(text: str) -> str:
+    return f'<p class="told" role="alert">{escape(text)}</p>' if text else ""
 
 
 def _page(title: str, body: str, redirect_uri: str, status: int) -> Answer:

@@ -66,6 +66,8 @@ class TokenEndpoint:
                 document = await self._grants.by_code(client, parameters, jkt, network=network, origin=origin)
             case "refresh_token":
                 document = await self._grants.by_refresh(client, parameters, jkt, origin=origin)
+            case "urn:ietf:params:oauth:grant-type:device_code":
+                document = await self._grants.by_device_code(client, parameters, jkt, network=network, origin=origin)
             case "client_credentials":
                 document = await self._client_credentials(client, parameters, jkt)
             case _:  # a name in GRANTS without a line here

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from tests.cli.test_commands import run
+from tests.identity.test_oauth_assertions import jwks
 from tests.process.server import Server, sign_up
 
 EMAIL = "ada@example.com"
@@ -69,6 +70,23 @@ def test_a_client_from_its_making_to_its_end(server: Server) -> None:
     assert (again.returncode, "no such client" in again.stderr) == (1, True)
     wrong = run(server.directory, "client", "create", "--name", "x", "--grant", "password")
     assert (wrong.returncode, "grants are" in wrong.stderr) == (2, True)
+
+
+def test_a_client_that_signs_has_no_secret(server: Server) -> None:
+    (server.directory / "keys.json").write_text(jwks("ES256"))
+    made = document(server, "client", "create", "--name", "signs", "--audience", server.url, "--jwks", "keys.json")
+    assert "client_secret" not in made
+    assert made["jwks"]["keys"][0]["kid"] == "ES256"
+    (server.directory / "keys.json").write_text(jwks("RS256"))
+    assert document(server, "client", "rotate", made["client_id"], "--jwks", "keys.json")["rotated"] is True
+    listed = document(server, "client", "list")["items"]
+    assert [one["jwks"]["keys"][0]["kid"] for one in listed if one["jwks"]] == ["RS256"]
+    without = run(server.directory, "client", "rotate", made["client_id"])
+    assert (without.returncode, "no secret" in without.stderr) == (1, True)
+    (server.directory / "keys.json").write_text("{}")
+    for path, says in (("keys.json", "a key set is"), ("nowhere.json", "cannot be read")):
+        wrong = run(server.directory, "client", "create", "--name", "x", "--jwks", path)
+        assert (wrong.returncode, says in wrong.stderr) == (2, True), wrong.stderr
 
 
 def test_a_key_from_its_making_to_its_end(server: Server) -> None:

@@ -108,6 +108,7 @@ async def test_a_proof_is_for_one_request_once(process: Process, clock: ManualCl
         key.proof("GET", "/auth/session", token=token, iat=now - 61),
         key.proof("GET", "/auth/session", token=token, iat=now + 61),
         key.proof("GET", "/auth/session", token=token, iat="now"),
+        key.proof("GET", "/auth/session", token=token, iat=10**400),
         key.proof("GET", "/auth/session", token=token, jti=""),
         key.proof("GET", "/auth/session", token=token, jti=None),
         key.proof("GET", "/auth/session", token=token, jti="x" * 257),

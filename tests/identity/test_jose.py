@@ -212,6 +212,8 @@ def test_another_spelling_of_the_same_bytes_is_another_token(segment: int) -> No
         b'{"a":' * 20 + b"1" + b"}" * 20,
         b'{"a":' + b"[" * 1000 + b"]" * 1000 + b"}",
         b'{"a":' + b"1" * 5000 + b"}",
+        b'{"sub":"\\ud800"}',
+        b'{"\\uDFFF":1}',
     ],
 )
 def test_payloads_that_two_readers_would_read_differently(body: bytes) -> None:
@@ -346,6 +348,9 @@ async def test_claims_that_are_not_those_of_an_access_token_in_force(phone: Clie
         {"exp": now},
         {"exp": now - 1},
         {"exp": "2999"},
+        {"exp": 10**400},
+        {"exp": True},
+        {"iat": -(10**400)},
         {"exp": None},
         {"iat": now + 61},
         {"iat": None},

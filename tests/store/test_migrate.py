@@ -15,6 +15,7 @@ import garrison.identity.accounts.model
 import garrison.identity.clients.model
 import garrison.identity.devices.model
 import garrison.identity.keys.model
+import garrison.identity.oauth.assertions
 import garrison.identity.oauth.codes
 import garrison.identity.oauth.device_codes
 import garrison.identity.oauth.revoked

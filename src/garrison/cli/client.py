@@ -1,16 +1,18 @@
 """`garrison client …`: make, list, rotate and delete OAuth clients. A running server sees it within the bound."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from garrison.cli.identity import with_identity
-from garrison.cli.output import emit, say, table
+from garrison.cli.output import emit, guarded, say, table
 
 if TYPE_CHECKING:
     from garrison.identity.clients.model import Client
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Jwks = Annotated[Path | None, typer.Option(help="File with its public keys (a JWK set): it signs, and has no secret.")]
 Which = Annotated[str, typer.Argument(metavar="ID", help="Id of the client, `cli_…`.")]
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and delete OAuth clients.")
@@ -24,6 +26,7 @@ def create(
     scope: Annotated[list[str] | None, typer.Option(help="Scopes it may have, separated by spaces.")] = None,
     redirect_uri: Annotated[list[str] | None, typer.Option(help="Where people may be sent back to, exactly.")] = None,
     is_public: Annotated[bool, typer.Option("--public", help="It can keep no secret: an app, a page.")] = False,
+    jwks: Jwks = None,
     json: Json = False,
 ) -> None:
     """Make a client; its secret is shown once and stored nowhere.
@@ -34,7 +37,13 @@ def create(
         --scope "tasks:read tasks:write"
 
       garrison client create --name reports --audience https://api.example.com --json
+
+      garrison client create --name television --public --grant device_code --grant refresh_token \\
+        --audience https://api.example.com --scope tasks:read
+
+      garrison client create --name billing --audience https://api.example.com --jwks billing.jwks.json
     """
+    key_set = guarded(lambda: _key_set(jwks))
     made = with_identity(
         lambda identity: identity.clients.create(
             name,
@@ -43,15 +52,16 @@ def create(
             scopes=scope or [],
             redirect_uris=redirect_uri or [],
             is_public=is_public,
+            jwks=key_set,
         ),
         makes=True,
     )
     if json:
-        secret = {} if is_public else {"client_secret": made.secret}
-        emit({"client_id": made.client.id, **secret, **_document(made.client)})
+        secret = {"client_secret": made.secret} if made.secret else {}
+        emit({**_document(made.client), **secret})
         return
     say(f"client_id      {made.client.id}")
-    if is_public:
+    if not made.secret:
         return
     say(f"client_secret  {made.secret}")
     say("The secret is shown this once.")
@@ -79,13 +89,23 @@ def list_all(json: Json = False) -> None:
 
 
 @app.command("rotate")
-def rotate(which: Which, json: Json = False) -> None:
-    """Give a client another secret; the one before is good for a day.
+def rotate(which: Which, jwks: Jwks = None, json: Json = False) -> None:
+    """Give a client another secret; the one before is good for a day. One that signs gets other keys, at once.
 
     Examples:
 
       garrison client rotate cli_4t2m9q0v7y1x8r6s3n5p2k4w
+
+      garrison client rotate cli_4t2m9q0v7y1x8r6s3n5p2k4w --jwks billing.jwks.json
     """
+    if jwks is not None:
+        key_set = guarded(lambda: _key_set(jwks))
+        with_identity(lambda identity: identity.clients.set_keys(which, key_set))
+        if json:
+            emit({"client_id": which, "rotated": True})
+        else:
+            say(f"{which} signs with its new keys from now on")
+        return
     secret = with_identity(lambda identity: identity.clients.rotate(which))
     if json:
         emit({"client_id": which, "client_secret": secret})
@@ -109,15 +129,16 @@ def delete(which: Which, json: Json = False) -> None:
 
 
 def _document(client: "Client") -> dict[str, Any]:
-    from garrison.identity.timestamps import rfc3339  # beside the rest of identity, which --help does not need
+    from garrison.identity.clients.routes import client_document  # beside the rest of identity, which --help needs not
 
-    return {
-        "id": client.id,
-        "name": client.name,
-        "grants": list(client.grants),
-        "audiences": list(client.audiences),
-        "scopes": list(client.scopes),
-        "redirect_uris": list(client.redirect_uris),
-        "status": client.status,
-        "created_at": rfc3339(client.created_at),
-    }
+    return client_document(client)
+
+
+def _key_set(path: Path | None) -> str:
+    """Return what the file holds. Raises ValueError."""
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None

@@ -14,6 +14,7 @@ from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.basic.authenticator import BasicAuthenticator
 from garrison.identity.changes import Changes
+from garrison.identity.clients.routes import client_endpoints
 from garrison.identity.clients.service import ClientService
 from garrison.identity.devices.model import devices
 from garrison.identity.issuers.fetch import fetch
@@ -21,6 +22,7 @@ from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.keys.authenticator import KeyAuthenticator
 from garrison.identity.keys.routes import key_endpoints
 from garrison.identity.keys.service import KeyService
+from garrison.identity.oauth.assertions import Assertions, used_assertions
 from garrison.identity.oauth.authorize import AuthorizeEndpoint
 from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.codes import codes
@@ -73,9 +75,13 @@ SWEPT = (
     Sweep(refresh_tokens, "expires_at"),
     Sweep(revoked_tokens, "expires_at"),
     Sweep(codes, "expires_at"),
+    Sweep(used_assertions, "expires_at"),
     Sweep(device_codes, "expires_at"),
 )
 """Tables of identity whose rows expire."""
+
+ASSERTED_TO = ("/oauth/token", "/oauth/par", "/oauth/device", "/oauth/introspect", "/oauth/revoke")
+"""Endpoints that a client's assertion may be made for, beside the issuer."""
 
 OWN_PATHS = (
     "/auth/sign-up",
@@ -87,6 +93,9 @@ OWN_PATHS = (
     "/auth/keys",
     "/auth/keys/{id}",
     "/auth/keys/{id}/rotate",
+    "/auth/clients",
+    "/auth/clients/{id}",
+    "/auth/clients/{id}/rotate",
     "/auth/sign-out",
     "/auth/sign-out-everywhere",
     "/auth/password/change",
@@ -161,6 +170,7 @@ def wire_identity(
     grants = Grants(changes, session_service, tokens, keyring, clock, settings)
     authentication = ClientAuthentication(
         clients,
+        Assertions(changes, settings, tuple(prefix + path for path in ASSERTED_TO)),
         table.limiter(settings.limit_oauth_token, share=settings.share),
         table.limiter(settings.limit_oauth_token_failed, share=settings.share),
     )
@@ -211,6 +221,7 @@ def wire_identity(
             *password_endpoints(password_service, settings),
             *signing_endpoints(signing, keyring, settings),
             *key_endpoints(keys),
+            *client_endpoints(clients),
             token_endpoint.endpoint(),
             *authorize.endpoints(),
             *device.endpoints(),

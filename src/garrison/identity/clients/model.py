@@ -37,6 +37,7 @@ clients = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("jwks", Text, nullable=True),
     CheckConstraint("status IN ('active', 'disabled')", name="clients_status"),
 )
 
@@ -56,3 +57,5 @@ class Client:
     created_at: float
     is_public: bool = False
     """It can keep no secret (an app, a page): what it shows is PKCE, and nothing is given to it by itself."""
+    jwks: str = ""
+    """Public keys of a client that authenticates by signature (`clients/keys.py`); empty where it has a secret."""

@@ -27,6 +27,7 @@ _COLUMNS = tuple(
         "epoch",
         "created_at",
         "is_public",
+        "jwks",
     )
 )
 
@@ -58,6 +59,7 @@ def insert_client(connection: Connection, client: Client, secret_digest: bytes) 
             version=1,
             created_at=client.created_at,
             is_public=client.is_public,
+            jwks=client.jwks or None,
         )
     )
 
@@ -66,7 +68,7 @@ def find_client(connection: Connection, client_id: str) -> Known | None:
     """Return the client with this id, or None."""
     columns = (*_COLUMNS, clients.c.secret_digest, clients.c.earlier_digest, clients.c.earlier_until)
     row = connection.execute(select(*columns).where(clients.c.id == client_id)).one_or_none()
-    return None if row is None else Known(_client(row[:10]), row[10], row[11], row[12])
+    return None if row is None else Known(_client(row[:11]), row[11], row[12], row[13])
 
 
 def list_clients(connection: Connection) -> Sequence[Client]:
@@ -85,6 +87,11 @@ def set_secret(
         .values(secret_digest=secret_digest, earlier_digest=earlier, earlier_until=earlier_until)
     )
     return connection.execute(statement).rowcount == 1
+
+
+def set_keys(connection: Connection, client_id: str, jwks: str) -> None:
+    """Give the client other public keys; those before are nothing from now on."""
+    connection.execute(update(clients).where(clients.c.id == client_id).values(jwks=jwks))
 
 
 def set_status(connection: Connection, client_id: str, status: Status) -> int | None:
@@ -106,7 +113,7 @@ def delete_client(connection: Connection, client_id: str) -> int | None:
 
 
 def _client(row: Sequence[Any]) -> Client:
-    client_id, name, grants, audiences, scopes, redirect_uris, status, epoch, created_at, is_public = row
+    client_id, name, grants, audiences, scopes, redirect_uris, status, epoch, created_at, is_public, jwks = row
     return Client(
         client_id,
         name,
@@ -118,4 +125,5 @@ def _client(row: Sequence[Any]) -> Client:
         epoch,
         created_at,
         is_public,
+        jwks or "",
     )

@@ -11,12 +11,14 @@ from garrison.core.errors import GarrisonError
 from garrison.core.ids import digest, new_id, new_secret
 from garrison.core.network import is_loopback
 from garrison.identity.changes import Change, Changes, Origin
+from garrison.identity.clients.keys import read_jwks
 from garrison.identity.clients.model import GRANTS, PREFIX, PURPOSE, SHORT_NAMES, Client, Status
 from garrison.identity.clients.queries import (
     delete_client,
     find_client,
     insert_client,
     list_clients,
+    set_keys,
     set_secret,
     set_status,
 )
@@ -54,9 +56,13 @@ class ClientService:
         scopes: Iterable[str] = (),
         redirect_uris: Iterable[str] = (),
         is_public: bool = False,
+        jwks: str = "",
         origin: Origin = Origin(),
     ) -> Made:
-        """Make a client and return it with its secret. Raises ValueError for what cannot be, StoreError."""
+        """Make a client and return it with its secret; with `jwks`, its public keys (RFC 7517), it has none.
+
+        Raises ValueError for what cannot be, StoreError.
+        """
         granted, asked, allowed, uris = (_words(one) for one in (grants, audiences, scopes, redirect_uris))
         granted = tuple(SHORT_NAMES.get(grant, grant) for grant in granted)
         _check(name, granted, asked, allowed, uris)
@@ -64,16 +70,22 @@ class ClientService:
             raise ValueError("a public client has no credentials of its own; leave client_credentials out")
         if "authorization_code" in granted and not uris:
             raise ValueError("authorization_code needs a redirect URI")
+        if jwks and is_public:
+            raise ValueError("a client that has keys is not public")
+        kept_keys = read_jwks(jwks) if jwks else ""
         secret = PREFIX + new_secret()
         client_id = new_id("cli")
 
         def change(change: Change) -> Client:
-            client = Client(client_id, name, granted, asked, allowed, uris, "active", 1, change.now, is_public)
+            client = Client(
+                client_id, name, granted, asked, allowed, uris, "active", 1, change.now, is_public, kept_keys
+            )
             insert_client(change.connection, client, digest(secret, purpose=PURPOSE))
             change.record("client.created", client_id, grants=list(granted), scopes=list(allowed))
             return client
 
-        return Made(await self._changes.make(change, origin), secret)
+        made = await self._changes.make(change, origin)
+        return Made(made, "" if is_public or jwks else secret)
 
     async def list(self) -> Sequence[Client]:
         """Return all clients, oldest first. Raises StoreError."""
@@ -87,7 +99,7 @@ class ClientService:
     async def rotate(self, client_id: str, *, overlap_s: float = OVERLAP_S, origin: Origin = Origin()) -> str:
         """Give the client another secret and return it; the one before is good for `overlap_s` seconds.
 
-        Raises GarrisonError(`client_not_found`), StoreError.
+        Raises GarrisonError(`client_not_found`, `client_has_no_secret`), StoreError.
         """
         secret = PREFIX + new_secret()
 
@@ -95,6 +107,8 @@ class ClientService:
             known = find_client(change.connection, client_id)
             if known is None:
                 raise _not_found()
+            if known.client.is_public or known.client.jwks:
+                raise GarrisonError("client_has_no_secret", "this client has no secret")
             set_secret(
                 change.connection,
                 client_id,
@@ -106,6 +120,24 @@ class ClientService:
 
         await self._changes.make(change, origin)
         return secret
+
+    async def set_keys(self, client_id: str, jwks: str, *, origin: Origin = Origin()) -> None:
+        """Give a client that authenticates by signature other public keys; those before are nothing from now on.
+
+        Raises ValueError, GarrisonError(`client_not_found`, `client_has_no_keys`), StoreError.
+        """
+        kept_keys = read_jwks(jwks)
+
+        def change(change: Change) -> None:
+            known = find_client(change.connection, client_id)
+            if known is None:
+                raise _not_found()
+            if not known.client.jwks:
+                raise GarrisonError("client_has_no_keys", "this client does not authenticate by signature")
+            set_keys(change.connection, client_id, kept_keys)
+            change.record("client.keys_changed", client_id)
+
+        await self._changes.make(change, origin)
 
     async def set_status(self, client_id: str, status: Status, *, origin: Origin = Origin()) -> None:
         """Disable a client, or enable it again; either ends every token it has.

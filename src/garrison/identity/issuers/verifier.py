@@ -14,7 +14,7 @@ from garrison.core.principal import Principal
 from garrison.guard.authenticate import REFUSED, Outcome
 from garrison.identity.issuers.model import ForeignIssuer
 from garrison.identity.issuers.remote_keys import Fetch, NoKeysError, RemoteKeys
-from garrison.identity.signing.jose import Header, TokenRefused, VerifyingKey, peek, verify_with
+from garrison.identity.signing.jose import Header, TokenRefused, VerifyingKey, numeric_date, peek, verify_with
 from garrison.wire.call import Call
 
 _TYPES = frozenset({"at+jwt", "jwt", ""})
@@ -121,7 +121,7 @@ class ForeignTokens:
 
 def _end_of(claims: Mapping[str, Any], issuer: ForeignIssuer, now: float, leeway_s: float) -> float | None:
     """Return until when the token is good, by our clock; None for one that is not, or not for us."""
-    audience, expires_at = claims.get("aud"), _time(claims.get("exp"))
+    audience, expires_at = claims.get("aud"), numeric_date(claims.get("exp"))
     if (
         claims.get("iss") != issuer.issuer
         or not (audience == issuer.audience or (isinstance(audience, list) and issuer.audience in audience))
@@ -133,14 +133,10 @@ def _end_of(claims: Mapping[str, Any], issuer: ForeignIssuer, now: float, leeway
         return None
     for name in ("iat", "nbf"):
         if name in claims:
-            moment = _time(claims[name])
+            moment = numeric_date(claims[name])
             if moment is None or moment > now + leeway_s:
                 return None
     return expires_at + leeway_s
-
-
-def _time(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _principal(claims: Mapping[str, Any], issuer: ForeignIssuer) -> Principal:

@@ -1,4 +1,5 @@
-"""Who is asking: a client shows its secret by HTTP Basic or in the body (RFC 6749 section 2.3.1), never by both.
+"""Who is asking: a client shows its secret by HTTP Basic or in the body (RFC 6749 section 2.3.1), or signs an assertion
+(`assertions.py`); one way at a time, and one that has keys has no secret.
 
 The answer to a wrong secret, an unknown client and a disabled one is the same. Failures are counted by address.
 """
@@ -11,6 +12,7 @@ from garrison.core.errors import GarrisonError
 from garrison.guard.limit_table import Limiter
 from garrison.identity.clients.model import Client
 from garrison.identity.clients.service import ClientService
+from garrison.identity.oauth.assertions import TYPE, Assertions, client_id_of
 from garrison.identity.oauth.errors import OAuthError
 from garrison.identity.oauth.parameters import Parameters
 from garrison.wire.call import Call
@@ -29,8 +31,9 @@ class TooManyError(GarrisonError):
 class ClientAuthentication:
     """Authenticates the clients of every endpoint that asks who they are; counts calls of those that bring a limit."""
 
-    def __init__(self, clients: ClientService, by_client: Limiter, failed: Limiter) -> None:
+    def __init__(self, clients: ClientService, assertions: Assertions, by_client: Limiter, failed: Limiter) -> None:
         self._clients = clients
+        self._assertions = assertions
         self._by_client = by_client
         self._failed = failed
 
@@ -40,7 +43,10 @@ class ClientAuthentication:
         Raises OAuthError(`invalid_client`, `invalid_request`), TooManyError, StoreError.
         """
         try:
-            client = await self._authenticated(*_shown(call, parameters))
+            if parameters.one("client_assertion") or parameters.one("client_assertion_type"):
+                client = await self._by_assertion(call, parameters)
+            else:
+                client = await self._authenticated(*_shown(call, parameters))
         except OAuthError as error:
             if error.code == "invalid_client":
                 _take(self._failed, call.network, call.boot)
@@ -57,6 +63,20 @@ class ClientAuthentication:
         elif client_id and secret and len(client_id) <= _MOST and len(secret) <= _MOST:
             client = await self._clients.authenticate(client_id, secret)
         if client is None:
+            raise OAuthError("invalid_client")
+        return client
+
+    async def _by_assertion(self, call: Call, parameters: Parameters) -> Client:
+        if call.header(b"authorization") or parameters.one("client_secret"):
+            raise OAuthError("invalid_request", "a client authenticates one way at a time")
+        assertion, named = parameters.one("client_assertion"), parameters.one("client_id")
+        client_id = client_id_of(assertion)
+        if parameters.one("client_assertion_type") != TYPE or not client_id or named not in ("", client_id):
+            raise OAuthError("invalid_client")
+        client = await self._clients.find(client_id) if len(client_id) <= _MOST else None
+        if client is None or client.status != "active" or not client.jwks:
+            raise OAuthError("invalid_client")
+        if not await self._assertions.is_right(client, assertion):
             raise OAuthError("invalid_client")
         return client
 

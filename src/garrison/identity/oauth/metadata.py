@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from garrison.guard.endpoint import Endpoint
+from garrison.identity.clients.keys import ALGORITHMS as CLIENT_ALGORITHMS
 from garrison.identity.clients.model import GRANTS
 from garrison.identity.oauth.endpoint import OPEN
 from garrison.identity.sessions.cache import IDENTITY_SCOPES
@@ -15,6 +16,7 @@ from garrison.identity.tokens.dpop import ALGORITHMS
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
+_WAYS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 _KEPT = ((b"cache-control", b"public, max-age=300"),)
 
 
@@ -32,7 +34,9 @@ def metadata_endpoints(settings: IdentitySettings, paths: Mapping[str, str]) -> 
         "authorization_response_iss_parameter_supported": True,
         "scopes_supported": sorted(IDENTITY_SCOPES),
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        **_ways("token_endpoint", (*_WAYS, "none")),
+        **_ways("revocation_endpoint", (*_WAYS, "none")),
+        **_ways("introspection_endpoint", _WAYS),
     }
     discovery = {
         **server,
@@ -52,6 +56,13 @@ def metadata_endpoints(settings: IdentitySettings, paths: Mapping[str, str]) -> 
         ("/.well-known/oauth-protected-resource", resource, "Whose tokens this API takes"),
     )
     return tuple(_shows(path, document, summary) for path, document, summary in shown)
+
+
+def _ways(endpoint: str, methods: Sequence[str]) -> Mapping[str, Any]:
+    return {
+        f"{endpoint}_auth_methods_supported": list(methods),
+        f"{endpoint}_auth_signing_alg_values_supported": list(CLIENT_ALGORITHMS),
+    }
 
 
 def _shows(path: str, document: Mapping[str, Any], summary: str) -> Endpoint:

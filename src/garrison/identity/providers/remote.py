@@ -17,7 +17,7 @@ from garrison.identity.issuers.model import is_fetchable
 from garrison.identity.issuers.remote_keys import NoKeysError, RemoteKeys
 from garrison.identity.providers.configured import Provider
 from garrison.identity.providers.flow import Flow
-from garrison.identity.signing.jose import TokenRefused, peek, verify_with
+from garrison.identity.signing.jose import TokenRefused, numeric_date, peek, verify_with
 
 _KEEP_S = 3600.0
 _ID_TYPES = frozenset({"", "jwt", "id+jwt"})
@@ -124,7 +124,8 @@ class RemoteProvider:
         """OpenID Connect Core 1.0 section 3.1.3.7."""
         ours, now = self.provider.client_id, self._clock.now()
         audience, party = claims.get("aud"), claims.get("azp", ours)
-        expires_at, issued_at, nonce = claims.get("exp"), claims.get("iat"), claims.get("nonce")
+        expires_at, issued_at = numeric_date(claims.get("exp")), numeric_date(claims.get("iat"))
+        nonce = claims.get("nonce")
         several = isinstance(audience, list) and len(audience) > 1
         return (
             (audience == ours or (isinstance(audience, list) and ours in audience))
@@ -132,8 +133,8 @@ class RemoteProvider:
             and (not several or "azp" in claims)
             and isinstance(claims.get("sub"), str)
             and 0 < len(claims["sub"]) <= 255
-            and isinstance(expires_at, int | float)
-            and isinstance(issued_at, int | float)
+            and expires_at is not None
+            and issued_at is not None
             and now < expires_at + self._leeway_s
             and issued_at <= now + self._leeway_s
             and isinstance(nonce, str)

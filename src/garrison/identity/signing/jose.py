@@ -143,13 +143,13 @@ def verify(token: bytes, find_key: FindKey, *, typ: str) -> Verified:
     return Verified(claims, header.kid)
 
 
-def peek(token: bytes) -> tuple[Header, str]:
+def peek(token: bytes, *, needs_kid: bool = True) -> tuple[Header, str]:
     """Return header and issuer of a token that somebody else may have signed, **unverified**: to find whose it is.
 
     Its header may have a thumbprint or nonce beside what ours have. Raises TokenRefused.
     """
     head, body, _ = _split(token)
-    header = _read_header(head, _FOREIGN_NAMES)
+    header = _read_header(head, _FOREIGN_NAMES, needs_kid=needs_kid)
     issuer = strict_object(_decoded(body)).get("iss")
     return header, issuer if isinstance(issuer, str) else ""
 
@@ -199,12 +199,20 @@ def _claims_of(token: bytes, header: Header, key: VerifyingKey, last: bytes) -> 
     return strict_object(_decoded(signed.rpartition(b".")[2]))
 
 
-def _read_header(segment: bytes, names: frozenset[str]) -> Header:
+def numeric_date(value: Any) -> float | None:
+    """Return a NumericDate (RFC 7519 section 2), Unix seconds; None for what is none, or beyond the year 33,000."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1e12 < value < 1e12:
+        return None
+    return float(value)
+
+
+def _read_header(segment: bytes, names: frozenset[str], *, needs_kid: bool = True) -> Header:
     """Read a header that has none but these members. Raises TokenRefused."""
     found = strict_object(_decoded(segment))
     if found.keys() - names:
         raise TokenRefused("header")
-    alg, kid, typ = found.get("alg"), found.get("kid"), found.get("typ", "" if names is _FOREIGN_NAMES else None)
+    alg, kid = found.get("alg"), found.get("kid", None if needs_kid else "")
+    typ = found.get("typ", "" if names is _FOREIGN_NAMES else None)
     if not (isinstance(alg, str) and isinstance(kid, str) and isinstance(typ, str)) or len(kid) > 256:
         raise TokenRefused("header")
     if alg not in _MODELS:
@@ -213,7 +221,10 @@ def _read_header(segment: bytes, names: frozenset[str]) -> Header:
 
 
 def strict_object(raw: bytes) -> dict[str, Any]:
-    """Return a JSON object without duplicate members, NaN, or deep nesting. Raises TokenRefused(`malformed`)."""
+    """Return a JSON object without duplicate members, NaN, half characters, deep nesting.
+
+    Raises TokenRefused(`malformed`).
+    """
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         depth = deepest = 0
         for bracket in _NESTED.sub(b"", raw):
@@ -223,6 +234,8 @@ def strict_object(raw: bytes) -> dict[str, Any]:
             raise TokenRefused("malformed")
     try:
         found = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if b"\\u" in raw:  # half of a surrogate pair is no text (RFC 7493 section 2.1), and cannot be written down
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise TokenRefused("malformed") from None
     if not isinstance(found, dict):

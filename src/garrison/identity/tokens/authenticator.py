@@ -15,7 +15,7 @@ from garrison.identity.clients.tokens import client_claimed
 from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.sessions.cache import SessionCache, SessionEntry, Token
 from garrison.identity.settings import IdentitySettings
-from garrison.identity.signing.jose import TokenRefused
+from garrison.identity.signing.jose import TokenRefused, numeric_date
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.bearer import access_token_of, bearer_of, proved_token_of
@@ -94,14 +94,14 @@ class AccessTokenAuthenticator:
     def _claimed(self, claims: Mapping[str, Any], kid: str, now: float) -> Claimed | None:
         """Return what the claims mean, None where they are not those of one of our access tokens, in force now."""
         audience, subject = claims.get("aud"), claims.get("sub")
-        expires_at, issued_at = claims.get("exp"), claims.get("iat")
-        not_before = claims.get("nbf", issued_at)
+        expires_at, issued_at = numeric_date(claims.get("exp")), numeric_date(claims.get("iat"))
+        not_before = numeric_date(claims.get("nbf", issued_at))
         if (
             claims.get("iss") != self._issuer
             or (self._audience != audience and not (isinstance(audience, list) and self._audience in audience))
-            or not isinstance(expires_at, int | float)
-            or not isinstance(issued_at, int | float)
-            or not isinstance(not_before, int | float)
+            or expires_at is None
+            or issued_at is None
+            or not_before is None
             or not isinstance(subject, str)
             or now >= expires_at
             or issued_at > now + self._leeway_s

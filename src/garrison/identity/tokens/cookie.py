@@ -14,6 +14,7 @@ from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import SessionCache, SessionEntry, Token
 from garrison.identity.sessions.carriers import cookie_names
 from garrison.identity.settings import IdentitySettings
+from garrison.identity.signing.jose import numeric_date
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.queries import ACCESS_READ
@@ -60,14 +61,14 @@ class JwtCookieAuthenticator(CookieAuthenticator):
         return b"" if value is None else value.encode("latin-1")
 
     def _claimed(self, claims: Mapping[str, Any], kid: str, now: float) -> Claimed | None:
-        expires_at, issued_at = claims.get("exp"), claims.get("iat")
+        expires_at, issued_at = numeric_date(claims.get("exp")), numeric_date(claims.get("iat"))
         if (
             claims.get("iss") != self._settings.issuer
             or claims.get("aud") != COOKIE_AUDIENCE
             or not isinstance(claims.get("sub"), str)
             or not isinstance(claims.get("sid"), str)
-            or not isinstance(expires_at, int | float)
-            or not isinstance(issued_at, int | float)
+            or expires_at is None
+            or issued_at is None
             or now >= expires_at
             or issued_at > now + self._settings.leeway_s
         ):

@@ -17,6 +17,7 @@ from garrison.identity.signing.jose import (
     TokenRefused,
     VerifyingKey,
     import_public,
+    numeric_date,
     read_proof_header,
     thumbprint,
     verify_with,
@@ -58,11 +59,11 @@ class Proofs:
         return jkt
 
     def _check(self, claims: Mapping[str, Any], call: Call, token: bytes | None) -> None:
-        issued_at, jti = claims.get("iat"), claims.get("jti")
+        issued_at, jti = numeric_date(claims.get("iat")), claims.get("jti")
         if (
             claims.get("htm") != call.method
             or not _same_address(claims.get("htu"), call)
-            or not isinstance(issued_at, int | float)
+            or issued_at is None
             or abs(call.now - issued_at) > self._leeway_s
             or not isinstance(jti, str)
             or not 0 < len(jti) <= 256

@@ -201,5 +201,7 @@ def test_clients_may_bind_their_tokens_too(tmp_path: Path) -> None:
         shown = {"authorization": f"DPoP {token}", **proof("GET", "/tasks", token)}
         assert api.client.get("/tasks", headers=shown).status_code == 200
         assert api.client.get("/tasks", headers=shown).status_code == 401
+        told = api.client.post("/oauth/introspect", data={"token": token}, auth=user).json()
+        assert (told["active"], told["token_type"], told["cnf"]) == (True, "DPoP", {"jkt": key.jkt})
         wrong = api.client.post("/oauth/token", data=fields, auth=user, headers={"dpop": "x"})
         assert (wrong.status_code, wrong.json()["error"]) == (400, "invalid_dpop_proof")

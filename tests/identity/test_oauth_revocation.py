@@ -62,6 +62,7 @@ def test_introspection_tells_whoever_the_token_is_for(api: Api) -> None:
     assert told["active"] is True
     assert (told["sub"], told["client_id"], told["aud"]) == (api.made.client.id, api.made.client.id, AUDIENCE)
     assert told["scope"] == "tasks:read tasks:write"
+    assert (told["token_type"], "cnf" in told) == ("Bearer", False)
     assert not active(api, token, elsewhere)
     assert active(api, api.token(audience=OTHER), elsewhere)
     for wrong in (token[:-4] + "AAAA", "x", "a.b.c", "ä", token + "." + token):

@@ -141,9 +141,10 @@ def revocation_endpoints(
             return json_answer(200, _INACTIVE, NO_STORE)
         if not await service.is_in_force(claims, kid, is_shared=keyring.is_shared):
             return json_answer(200, _INACTIVE, NO_STORE)
-        told = ("iss", "sub", "aud", "client_id", "exp", "iat", "jti", "scope")
+        told = ("iss", "sub", "aud", "client_id", "exp", "iat", "jti", "scope", "cnf")
         document = {name: claims[name] for name in told if name in claims}
-        return json_answer(200, {"active": True, "token_type": "Bearer", **document}, NO_STORE)
+        kind = "DPoP" if "cnf" in claims else "Bearer"  # RFC 9449 section 6.2: whoever asks has to see the proof
+        return json_answer(200, {"active": True, "token_type": kind, **document}, NO_STORE)
 
     async def claims_of(token: str) -> tuple[Mapping[str, Any], str] | None:
         """Return the claims of one of our access tokens whose time has not run out, and its key."""

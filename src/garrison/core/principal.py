@@ -39,6 +39,8 @@ class Principal:
     factors: tuple[Factor, ...] = ()
     via: Via = "session"
     delegated: bool = False
+    actor: str | None = None
+    """Id of the client that acts in this principal's name with a token it exchanged (RFC 8693 section 4.1)."""
 
     anonymous: ClassVar["Principal"]
 

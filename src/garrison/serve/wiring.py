@@ -28,7 +28,9 @@ from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.codes import codes
 from garrison.identity.oauth.device import DeviceEndpoints
 from garrison.identity.oauth.device_codes import device_codes
+from garrison.identity.oauth.exchange import TokenExchange
 from garrison.identity.oauth.grants import Grants
+from garrison.identity.oauth.in_force import OwnTokens
 from garrison.identity.oauth.metadata import metadata_endpoints
 from garrison.identity.oauth.par import par_endpoint
 from garrison.identity.oauth.person import PersonSignIn
@@ -188,7 +190,9 @@ def wire_identity(
         looks=table.limiter(settings.limit_user_codes, share=settings.share),
         path=prefix + "/oauth/device",
     )
-    token_endpoint = TokenEndpoint(authentication, keyring, signing, clock, settings, proofs, grants)
+    own = OwnTokens(database, keyring, signing, clock, settings)
+    exchange = TokenExchange(own, keyring, signing, clock, settings)
+    token_endpoint = TokenEndpoint(authentication, keyring, signing, clock, settings, proofs, grants, exchange)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
     arrivals = ProviderService(changes, session_service, settings)
@@ -227,9 +231,7 @@ def wire_identity(
             *device.endpoints(),
             par_endpoint(authentication, sealer, clock, settings),
             *userinfo_endpoints(),
-            *revocation_endpoints(
-                authentication, RevocationService(changes, database), keyring, signing, clock, settings
-            ),
+            *revocation_endpoints(authentication, RevocationService(changes), own, settings),
             *metadata_endpoints(
                 settings,
                 {

@@ -15,7 +15,7 @@ PURPOSE = "client"
 """Purpose of the digest, see `core.ids.digest`."""
 PREFIX = "grc_"
 _LONG = "urn:ietf:params:oauth:grant-type:"
-SHORT_NAMES = {"device_code": _LONG + "device_code"}
+SHORT_NAMES = {"device_code": _LONG + "device_code", "token_exchange": _LONG + "token-exchange"}
 """What people may write for grants that have a long name."""
 GRANTS = frozenset({"authorization_code", "client_credentials", "refresh_token", *SHORT_NAMES.values()})
 Status = Literal["active", "disabled"]

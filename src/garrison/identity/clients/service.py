@@ -66,8 +66,10 @@ class ClientService:
         granted, asked, allowed, uris = (_words(one) for one in (grants, audiences, scopes, redirect_uris))
         granted = tuple(SHORT_NAMES.get(grant, grant) for grant in granted)
         _check(name, granted, asked, allowed, uris)
-        if is_public and "client_credentials" in granted:
-            raise ValueError("a public client has no credentials of its own; leave client_credentials out")
+        if is_public and {"client_credentials", SHORT_NAMES["token_exchange"]} & set(granted):
+            raise ValueError(
+                "a public client has no credentials of its own; leave client_credentials and token_exchange out"
+            )
         if "authorization_code" in granted and not uris:
             raise ValueError("authorization_code needs a redirect URI")
         if jwks and is_public:

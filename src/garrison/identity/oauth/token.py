@@ -1,4 +1,4 @@
-"""`POST /oauth/token`: client credentials (RFC 6749 section 4.4, RFC 8707, RFC 9068), and the grants of `grants.py`.
+"""`POST /oauth/token`: client credentials (RFC 6749 section 4.4, RFC 8707, RFC 9068); `grants.py` and `exchange.py`.
 
 A client gets a token for one of the audiences it is registered for (`audience` or `resource`; the first one where it
 names none) and for some or all of its scopes. Failed authentications are counted by address, calls by client.
@@ -14,6 +14,7 @@ from garrison.identity.clients.model import GRANTS, Client
 from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.endpoint import client_endpoint
 from garrison.identity.oauth.errors import NO_STORE, OAuthError
+from garrison.identity.oauth.exchange import TokenExchange
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
 from garrison.identity.origins import origin_of
@@ -39,6 +40,7 @@ class TokenEndpoint:
         settings: IdentitySettings,
         proofs: Proofs,
         grants: Grants,
+        exchange: TokenExchange,
     ) -> None:
         self._authentication = authentication
         self._ring = keyring
@@ -47,6 +49,7 @@ class TokenEndpoint:
         self._settings = settings
         self._proofs = proofs
         self._grants = grants
+        self._exchange = exchange
 
     def endpoint(self) -> Endpoint:
         """Return it as data."""
@@ -68,6 +71,8 @@ class TokenEndpoint:
                 document = await self._grants.by_refresh(client, parameters, jkt, origin=origin)
             case "urn:ietf:params:oauth:grant-type:device_code":
                 document = await self._grants.by_device_code(client, parameters, jkt, network=network, origin=origin)
+            case "urn:ietf:params:oauth:grant-type:token-exchange":
+                document = await self._exchange.exchange(client, parameters, jkt)
             case "client_credentials":
                 document = await self._client_credentials(client, parameters, jkt)
             case _:  # a name in GRANTS without a line here

@@ -55,6 +55,7 @@ class SessionEntry:
         "principal",
         "renew_at",
         "reread_at",
+        "rests_on",
         "seen_at",
         "session_id",
         "session_version",
@@ -96,6 +97,8 @@ class SessionEntry:
         self.jkt = jkt
         self.kid = kid
         """Of the key that signed, where a token was shown."""
+        self.rests_on: tuple[tuple[str, int], ...] = ()
+        """Ids and versions of what a verification rests on beside account and session; see `rests`."""
         self.touched = False
         """True while `seen_at` waits to be written."""
 
@@ -234,6 +237,10 @@ class SessionCache:
             return outcome
         return self._wait(shown, rows, call, sql, parameters, judge)
 
+    def forget_one(self, shown: bytes) -> None:
+        """Forget what was verified under this digest."""
+        self._entries.pop(shown, None)
+
     def forget(self, kids: Collection[str]) -> None:
         """Forget every token that one of these keys signed: they are verified anew, or not at all."""
         for shown in [shown for shown, entry in self._entries.items() if entry.kid in kids]:
@@ -269,10 +276,15 @@ class SessionCache:
             return entry
         if entry.account_version < self._known_account.get(entry.account_id, 0):
             return None
-        if entry.session_version < self._known_session.get(entry.session_id, 0):
+        if entry.session_version < self._known_session.get(entry.session_id, 0) or not self.rests(entry):
             return None
         self._add(shown, entry)
         return entry
+
+    def rests(self, entry: SessionEntry) -> bool:
+        """Say whether this process knows of nothing newer among what the entry rests on beside account and session."""
+        account, session = self._known_account, self._known_session
+        return all(version >= account.get(one, 0) and version >= session.get(one, 0) for one, version in entry.rests_on)
 
     def keep(self, shown: bytes, entry: SessionEntry) -> Outcome:
         """Keep what was verified in another way than by `read`; REFUSED where this process knows of a newer state."""

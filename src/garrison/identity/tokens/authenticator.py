@@ -13,6 +13,7 @@ from garrison.core.errors import Denied
 from garrison.guard.authenticate import REFUSED, Outcome
 from garrison.identity.clients.tokens import client_claimed
 from garrison.identity.issuers.verifier import ForeignTokens
+from garrison.identity.sessions.cache import Outcome as Kept
 from garrison.identity.sessions.cache import SessionCache, SessionEntry, Token
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.jose import TokenRefused, numeric_date
@@ -20,6 +21,7 @@ from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.bearer import access_token_of, bearer_of, proved_token_of
 from garrison.identity.tokens.dpop import CHALLENGE, Proofs
+from garrison.identity.tokens.exchanged import exchanged, links_of
 from garrison.identity.tokens.queries import ACCESS_READ
 from garrison.identity.tokens.reader import Claimed, TokenReader
 from garrison.identity.tokens.service import ACCESS_TYP, TokenService
@@ -64,12 +66,23 @@ class AccessTokenAuthenticator:
         if token:
             if token.count(b".") != 2:
                 return None
-            outcome = self._verify(sha256(_SALT + token).digest(), call, self._ask)
-            if isinstance(outcome, Awaitable):
-                return self._later(outcome)
-            return _as_bearer(outcome)
+            shown = sha256(_SALT + token).digest()
+            outcome = self._verify(shown, call, self._ask)
+            if isinstance(outcome, SessionEntry):
+                if outcome.jkt or outcome.rests_on:
+                    outcome = self._looked_at(shown, outcome, call)
+                    return self._later(outcome) if isinstance(outcome, Awaitable) else _as_bearer(outcome)
+                return outcome
+            return self._later(outcome) if isinstance(outcome, Awaitable) else outcome
         token = proved_token_of(call)
         return self._with_proof(token, call) if token else None
+
+    def _looked_at(self, shown: bytes, entry: SessionEntry, call: Call) -> "Kept | Awaitable[Kept]":
+        """Ask again where what the entry rests on beside its session is not what it was (`exchanged.py`)."""
+        if self._cache.rests(entry):
+            return entry
+        self._cache.forget_one(shown)
+        return self._verify(shown, call, self._ask)
 
     async def _later(self, outcome: Awaitable[Outcome]) -> Outcome:
         return _as_bearer(await outcome)
@@ -80,7 +93,10 @@ class AccessTokenAuthenticator:
             jkt = self._proofs.verified(call, token=token)
         except TokenRefused:
             raise Denied("invalid_proof", headers=(CHALLENGE,)) from None
-        outcome = self._verify(sha256(_SALT + token).digest(), call, self._ask)
+        shown = sha256(_SALT + token).digest()
+        outcome = self._verify(shown, call, self._ask)
+        if isinstance(outcome, SessionEntry):
+            outcome = self._looked_at(shown, outcome, call)
         found = await outcome if isinstance(outcome, Awaitable) else outcome
         if not isinstance(found, SessionEntry) or not found.jkt or found.jkt != jkt:
             raise Denied("invalid_proof", headers=(CHALLENGE,))
@@ -113,14 +129,20 @@ class AccessTokenAuthenticator:
         jkt = bound.get("jkt", "") if isinstance(bound, dict) else None
         if not isinstance(jkt, str) or ("cnf" in claims and not jkt):  # bound to something that is not known here
             return None
-        if session_id is None:
-            return client_claimed(claims, kid, self._issuer, is_shared=self._ring.is_shared, ttl_s=self._ttl_s, jkt=jkt)
-        if not isinstance(session_id, str):
+        links = links_of(claims)
+        if links is None:
             return None
-        if isinstance(number, int):
-            self._note(session_id, number)
-        token = Token(subject, expires_at, "token", kid, self._ring.is_shared, jkt=jkt)
-        return Claimed(ACCESS_READ, (kid, session_id), self._cache.judge_session(token))
+        if session_id is None:
+            own = {**claims, "client_id": subject, "jti": claims.get("root")} if links else claims
+            root = client_claimed(own, kid, self._issuer, is_shared=self._ring.is_shared, ttl_s=self._ttl_s, jkt=jkt)
+        elif isinstance(session_id, str):
+            if isinstance(number, int):
+                self._note(session_id, number)
+            token = Token(subject, expires_at, "token", kid, self._ring.is_shared, jkt=jkt)
+            root = Claimed(ACCESS_READ, (kid, session_id), self._cache.judge_session(token))
+        else:
+            return None
+        return root if root is None or not links else exchanged(root, links, claims)
 
 
 def _as_bearer(outcome: Outcome) -> Outcome:

@@ -46,6 +46,7 @@ COMMANDS = [
     ("account", "disable"), ("account", "enable"), ("account", "list"), ("client", "create"), ("client", "list"),
     ("client", "rotate"), ("client", "delete"), ("key", "create"), ("key", "list"), ("key", "revoke"),
     ("keys", "list"), ("keys", "rotate"), ("keys", "revoke"),
+    ("issuer", "refuse"), ("issuer", "sign-out"), ("issuer", "allow"), ("issuer", "list"),
 ]  # fmt: skip
 
 

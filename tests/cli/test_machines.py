@@ -143,6 +143,8 @@ def test_a_directory_without_a_database_gets_none(tmp_path: Path) -> None:
         ("keys", "list"),
         ("keys", "rotate"),
         ("key", "revoke", "key_x"),
+        ("issuer", "list"),
+        ("issuer", "refuse", "https://login.example.com/", "x"),
     ):
         done = run(tmp_path, *words)
         assert (done.returncode, "there is no database" in done.stderr) == (2, True), words

@@ -25,6 +25,7 @@ from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.changes import Changes
 from garrison.identity.issuers.fetch import fetch
+from garrison.identity.issuers.service import IssuerService
 from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.passwords.hashing import Passwords
 from garrison.identity.passwords.pool import HashPool
@@ -134,7 +135,10 @@ class Process:
         self.keyring.listen(self.cache.forget)
         self.view.listen(self.signing.hear)
         proofs = Proofs(leeway_s=settings.leeway_s)
-        foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
+        foreign = self.foreign = ForeignTokens(
+            settings.foreign_issuers, fetch, database, clock, self.view, leeway_s=settings.leeway_s
+        )
+        self.issuers = IssuerService(changes, database, settings.foreign_issuers)
         self.authenticators = (
             AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, foreign, proofs, settings),
             JwtCookieAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings)

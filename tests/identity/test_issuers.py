@@ -3,111 +3,36 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
+from joserfc.jws import serialize_compact
 
 from garrison.core.clock import ManualClock
 from garrison.core.errors import Denied
 from garrison.guard.authenticate import REFUSED
-from garrison.identity.issuers.fetch import fetch
-from garrison.identity.issuers.model import ForeignIssuer, parse_issuers
+from garrison.identity.issuers.model import parse_issuers
+from garrison.identity.issuers.refused import subject_id
 from garrison.identity.issuers.remote_keys import FETCHES_A_MINUTE
 from garrison.identity.issuers.verifier import ForeignEntry, ForeignTokens
-from garrison.identity.signing.jose import VerifyingKey, generate_key, public_jwk, sign
-from garrison.wire.call import Call
+from garrison.identity.signing.jose import VerifyingKey
+from tests.identity.conftest import OpenProcess
+from tests.identity.foreign import AUDIENCE, Issuer, configured, issuing, key, show
 
 pytestmark = pytest.mark.anyio
-AUDIENCE = "https://api.example.com"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@dataclass
-class Issuer:
-    """An OIDC issuer as far as verifiers know one."""
-
-    keys: list[VerifyingKey] = field(default_factory=list)
-    mode: str = "up"
-    fetched: int = 0
-    max_age_s: int = 300
-    url: str = ""
-
-    async def discovery(self, _request: web.Request) -> web.Response:
-        return await self._answer({"issuer": self.url, "jwks_uri": self.url.rstrip("/") + "/jwks"})
-
-    async def jwks(self, _request: web.Request) -> web.Response:
-        self.fetched += 1
-        shown = [{**public_jwk(key.key), "kid": key.kid, "alg": key.algorithm, "use": "sig"} for key in self.keys]
-        return await self._answer({"keys": [{"kty": "EC", "kid": "odd"}, "no key", *shown]})
-
-    async def _answer(self, document: Mapping[str, Any]) -> web.Response:
-        if self.mode == "slow":
-            await asyncio.sleep(30)
-        if self.mode == "down":
-            return web.Response(status=500)
-        if self.mode == "garbage":
-            return web.Response(body=b"\xff{" * 100)
-        if self.mode == "huge":
-            return web.Response(body=b" " * 1_000_000)
-        headers = {"cache-control": f"public, max-age={self.max_age_s}"}
-        return web.Response(body=json.dumps(document), headers=headers)
-
-    def token(self, key: VerifyingKey, now: float, *, typ: str = "at+jwt", **claims: Any) -> bytes:
-        whole = {
-            "iss": self.url,
-            "sub": "auth0|7",
-            "aud": AUDIENCE,
-            "iat": int(now),
-            "exp": int(now) + 600,
-            "scope": "read:tasks openid",
-            "roles": ["Boss", "nobody"],
-            **claims,
-        }
-        return sign({"typ": typ}, {name: value for name, value in whole.items() if value is not None}, key).encode()
-
-
-def key(kid: str, algorithm: str = "ES256") -> VerifyingKey:
-    return VerifyingKey(kid, algorithm, generate_key(algorithm))
 
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
-    made = Issuer(keys=[key("one")])
-    app = web.Application()
-    app.router.add_get("/.well-known/openid-configuration", made.discovery)
-    app.router.add_get("/jwks", made.jwks)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    yield made
-    await runner.cleanup()
+    async with issuing() as issuer:
+        yield issuer
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def tokens(issuer: Issuer, clock: ManualClock) -> ForeignTokens:
-    configured = ForeignIssuer(issuer.url, AUDIENCE, scopes={"read:tasks": "tasks:read"}, roles={"Boss": "admin"})
-    return ForeignTokens([configured], fetch, clock, leeway_s=60)
-
-
-async def show(tokens: ForeignTokens, token: bytes, clock: ManualClock) -> Any:
-    call = Call({"type": "http"})
-    call.now, call.boot = clock.now(), clock.boot()
-    found = tokens.show(token[-32:], token, call)
-    return await found if asyncio.iscoroutine(found) else found
+async def tokens(issuer: Issuer, open_process: OpenProcess) -> AsyncIterator[ForeignTokens]:
+    async with open_process(foreign_issuers=(configured(issuer),)) as process:
+        yield process.foreign
 
 
 async def test_roles_and_scopes_are_what_the_maps_make_of_them(
@@ -119,7 +44,7 @@ async def test_roles_and_scopes_are_what_the_maps_make_of_them(
     assert principal.scopes == {"tasks:read"}
     assert principal.roles == {"admin"}
     assert principal.delegated
-    assert entry.account_id == entry.session_id == ""
+    assert (entry.account_id, entry.session_id) == (subject_id(issuer.url, "auth0|7"), "")
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
@@ -139,9 +64,12 @@ async def test_what_is_no_token_for_us_is_refused(issuer: Issuer, tokens: Foreig
         {"sub": None},
         {"sub": ""},
         {"sub": 7},
+        {"sub": "auth0|7\x00"},
         {"exp": None},
         {"exp": "never"},
         {"exp": True},
+        {"exp": 10**400},
+        {"iat": -(10**400)},
         {"exp": int(now) - 60},
         {"iat": int(now) + 61},
         {"exp": 10**400},
@@ -157,6 +85,18 @@ async def test_what_is_no_token_for_us_is_refused(issuer: Issuer, tokens: Foreig
     assert await show(tokens, forged, clock) is REFUSED
     stranger = issuer.token(own, now, iss="https://else.example.com")
     assert await show(tokens, stranger, clock) is None, "not of an issuer that is configured: another's to judge"
+
+
+async def test_a_subject_that_no_store_can_hold_is_refused(
+    issuer: Issuer, tokens: ForeignTokens, clock: ManualClock
+) -> None:
+    """JSON may spell half a character; what asked the store for it, or showed it, would fail with a 5xx."""
+    own, now = issuer.keys[0], int(clock.now())
+    claims = {"iss": issuer.url, "aud": AUDIENCE, "iat": now, "exp": now + 600}
+    for subject, is_fine in (("a\ud800", False), ("a\u00e9", True)):
+        payload = json.dumps({**claims, "sub": subject})
+        token = serialize_compact({"alg": "ES256", "kid": own.kid, "typ": "at+jwt"}, payload, own.key).encode()
+        assert (await show(tokens, token, clock) is not REFUSED) == is_fine
 
 
 async def test_a_new_key_is_fetched_once_and_an_old_one_dies_with_the_next_fetch(

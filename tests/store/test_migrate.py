@@ -14,6 +14,7 @@ from sqlalchemy import create_engine
 import garrison.identity.accounts.model
 import garrison.identity.clients.model
 import garrison.identity.devices.model
+import garrison.identity.issuers.refused
 import garrison.identity.keys.model
 import garrison.identity.oauth.assertions
 import garrison.identity.oauth.codes

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from garrison.cli import account, client, key, keys
+from garrison.cli import account, client, issuer, key, keys
 from garrison.cli.inspect import check_command, routes_command
 from garrison.cli.migrate import migrate_command
 from garrison.cli.serve import serve_command
@@ -32,6 +32,7 @@ app.command("check")(check_command)
 app.command("migrate")(migrate_command)
 app.add_typer(account.app, name="account")
 app.add_typer(client.app, name="client")
+app.add_typer(issuer.app, name="issuer")
 app.add_typer(key.app, name="key")
 app.add_typer(keys.app, name="keys")
 

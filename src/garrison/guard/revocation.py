@@ -18,7 +18,7 @@ from collections.abc import Callable
 from garrison.core.clock import Clock
 
 NewsListener = Callable[[str, str, int], None]
-WHO = frozenset({"account", "client"})
+WHO = frozenset({"account", "client", "foreign"})
 """Kinds of whom credentials are; ids of different kinds are never equal."""
 _WHAT = frozenset({"session", "key", "token"})
 """Kinds of what is shown."""

@@ -57,7 +57,7 @@ class Change:
         audit.record(self.connection, event, self.now)
 
     def announce(self, kind: str, subject: str, version: int) -> None:
-        """Append to the log that `kind` (`account` or `session`) `subject` is at `version` now."""
+        """Append to the log that `kind` (`account`, `session` …) `subject` is at `version` now."""
         log.append(self.connection, kind, subject, version, self.now)
         self.news.append((kind, subject, version))
 

@@ -19,6 +19,7 @@ from garrison.wire.answer import ASGIApp, Message, Receive, Scope, Send
 if TYPE_CHECKING:
     from garrison.identity.accounts.service import AccountService
     from garrison.identity.clients.service import ClientService
+    from garrison.identity.issuers.service import IssuerService
     from garrison.identity.keys.service import KeyService
     from garrison.identity.sessions.service import SessionService
     from garrison.serve.runtime import Runtime
@@ -126,6 +127,11 @@ class Garrison:
     def clients(self) -> "ClientService":
         """OAuth clients: `create`, `list`, `rotate`, … as async methods. Starts what is not started yet."""
         return (self._runtime or self._start()).clients
+
+    @property
+    def issuers(self) -> "IssuerService":
+        """Subjects of foreign issuers: `refuse`, `sign_out`, `allow`, `list`. Starts what is not started yet."""
+        return (self._runtime or self._start()).issuers
 
     async def close(self) -> None:
         """Store what is pending and close the database; the next request opens it again."""

@@ -96,6 +96,7 @@ class Runtime:
         self.sessions = identity.sessions
         self.keys = identity.keys
         self.clients = identity.clients
+        self.issuers = identity.issuers
         self._store = store
         self._database = store.database
         self._clock = store.clock

@@ -18,6 +18,7 @@ from garrison.identity.clients.routes import client_endpoints
 from garrison.identity.clients.service import ClientService
 from garrison.identity.devices.model import devices
 from garrison.identity.issuers.fetch import fetch
+from garrison.identity.issuers.service import IssuerService
 from garrison.identity.issuers.verifier import ForeignTokens
 from garrison.identity.keys.authenticator import KeyAuthenticator
 from garrison.identity.keys.routes import key_endpoints
@@ -134,6 +135,7 @@ class Identity:
     tokens: TokenService
     clients: ClientService
     keys: KeyService
+    issuers: IssuerService
     foreign: ForeignTokens
     keyring: Keyring
     authenticators: tuple[Authenticator, ...]
@@ -193,7 +195,7 @@ def wire_identity(
     own = OwnTokens(database, keyring, signing, clock, settings)
     exchange = TokenExchange(own, keyring, signing, clock, settings)
     token_endpoint = TokenEndpoint(authentication, keyring, signing, clock, settings, proofs, grants, exchange)
-    foreign = ForeignTokens(settings.foreign_issuers, fetch, clock, leeway_s=settings.leeway_s)
+    foreign = ForeignTokens(settings.foreign_issuers, fetch, database, clock, view, leeway_s=settings.leeway_s)
     remote = {one.name: RemoteProvider(one, clock, leeway_s=settings.leeway_s) for one in settings.providers}
     arrivals = ProviderService(changes, session_service, settings)
     keyring.listen(cache.forget)
@@ -207,6 +209,7 @@ def wire_identity(
         tokens=tokens,
         clients=clients,
         keys=keys,
+        issuers=IssuerService(changes, database, settings.foreign_issuers),
         foreign=foreign,
         keyring=keyring,
         authenticators=(

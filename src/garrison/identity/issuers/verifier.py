@@ -3,40 +3,56 @@
 Whose a token is, its `iss` says before it is verified, and only decides by whose keys it has to be right. Roles and
 scopes are what the issuer's two maps make of its claims. The principal is a delegated one: it passes only rules that
 name a scope, or `credentials="foreign"`.
+
+A subject may be refused here (`service.py`). The first time a process sees a token, the subject's row is read; from
+then on its version is compared with the news, like that of a session. A process that has just started reads the row,
+one that cannot hear the news reads it each time, and where it cannot be read nobody passes. Who is refused is not kept.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 from garrison.core.clock import Clock
-from garrison.core.errors import Denied
+from garrison.core.errors import Denied, StoreError
 from garrison.core.principal import Principal
 from garrison.guard.authenticate import REFUSED, Outcome
-from garrison.identity.issuers.model import ForeignIssuer
+from garrison.guard.revocation import RevocationView
+from garrison.identity.issuers.model import ForeignIssuer, is_subject
+from garrison.identity.issuers.refused import SUBJECT_READ, subject_id
 from garrison.identity.issuers.remote_keys import Fetch, NoKeysError, RemoteKeys
 from garrison.identity.signing.jose import Header, TokenRefused, VerifyingKey, numeric_date, peek, verify_with
+from garrison.store.database import Database, Rows
 from garrison.wire.call import Call
 
 _TYPES = frozenset({"at+jwt", "jwt", ""})
 _RETRY_SOON = ((b"retry-after", b"2"),)
 KEEP_S = 300.0
 MOST_KEPT = 16_384
+_ATTEMPTS = 3
 
 
 class ForeignEntry:
-    """One verified token: what the guard calls `Verified`. Nothing of ours ends it but its time, and its key."""
+    """One verified token: what the guard calls `Verified`. Its time, its key and news of its subject end it."""
 
-    __slots__ = ("expires_at", "keys", "kid", "principal", "reread_at")
+    __slots__ = ("account_id", "account_version", "expires_at", "issued_at", "keys", "kid", "principal", "reread_at")
 
-    account_id = ""
     session_id = ""
-    account_version = 1 << 60
     session_version = 1 << 60
 
     def __init__(
-        self, principal: Principal, *, expires_at: float, reread_at: float, kid: str, keys: RemoteKeys
+        self,
+        principal: Principal,
+        *,
+        issued_at: float | None,
+        expires_at: float,
+        reread_at: float,
+        kid: str,
+        keys: RemoteKeys,
     ) -> None:
         self.principal = principal
+        self.account_id = subject_id(principal.issuer, principal.id)
+        self.account_version = 0
+        self.issued_at = issued_at
         self.expires_at = expires_at
         self.reread_at = reread_at
         self.kid = kid
@@ -46,23 +62,43 @@ class ForeignEntry:
 class ForeignTokens:
     """All issuers of one process, and what they signed that was verified."""
 
-    __slots__ = ("_entries", "_issuers", "_leeway_s")
+    __slots__ = ("_cold", "_entries", "_issuers", "_known", "_leeway_s", "_view")
 
-    def __init__(self, issuers: Iterable[ForeignIssuer], fetch: Fetch, clock: Clock, *, leeway_s: float) -> None:
+    def __init__(
+        self,
+        issuers: Iterable[ForeignIssuer],
+        fetch: Fetch,
+        database: Database,
+        clock: Clock,
+        view: RevocationView,
+        *,
+        leeway_s: float,
+    ) -> None:
         self._issuers = {one.issuer: (one, RemoteKeys(one, fetch, clock)) for one in issuers}
+        self._cold = database.cold
+        self._view = view
+        self._known = view.known_account
         self._leeway_s = leeway_s
         self._entries: dict[bytes, ForeignEntry] = {}
 
     def show(self, shown: bytes, token: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
         """Return the entry of this token, REFUSED, or None where it is of no issuer that is configured.
 
-        An awaitable only where keys have to be fetched. Raises Denied(`issuer_unavailable`) where they never could be.
+        An awaitable only where keys have to be fetched, or the store makes one wait.
+
+        Raises Denied(`issuer_unavailable`) where keys never could be fetched, StoreError.
         """
         if not self._issuers:
             return None
         entry = self._entries.get(shown)
         if entry is not None:
-            if call.now < entry.expires_at and call.boot < entry.reread_at and entry.keys.known(entry.kid) is not None:
+            if (
+                entry.account_version >= self._known.get(entry.account_id, 0)
+                and call.now < entry.expires_at
+                and call.boot < entry.reread_at
+                and call.boot < self._view.fresh_until
+                and entry.keys.known(entry.kid) is not None
+            ):
                 return entry
             del self._entries[shown]
         try:
@@ -89,7 +125,10 @@ class ForeignTokens:
             key = await found[1].find(header.kid)
         except NoKeysError:
             raise Denied("issuer_unavailable", headers=_RETRY_SOON) from None
-        return REFUSED if key is None else self._verified(shown, token, call, header, found, key)
+        if key is None:
+            return REFUSED
+        outcome = self._verified(shown, token, call, header, found, key)
+        return await outcome if isinstance(outcome, Awaitable) else outcome
 
     def _verified(
         self,
@@ -99,7 +138,7 @@ class ForeignTokens:
         header: Header,
         found: tuple[ForeignIssuer, RemoteKeys],
         key: VerifyingKey,
-    ) -> Outcome:
+    ) -> "Outcome | Awaitable[Outcome]":
         issuer, keys = found
         if header.typ not in _TYPES:
             return REFUSED
@@ -111,8 +150,48 @@ class ForeignTokens:
         if expires_at is None:
             return REFUSED
         entry = ForeignEntry(
-            _principal(claims, issuer), expires_at=expires_at, reread_at=call.boot + KEEP_S, kid=key.kid, keys=keys
+            _principal(claims, issuer),
+            issued_at=numeric_date(claims.get("iat")),
+            expires_at=expires_at,
+            reread_at=call.boot + KEEP_S,
+            kid=key.kid,
+            keys=keys,
         )
+        rows = self._read(entry)
+        if not isinstance(rows, list):
+            return self._settle_later(shown, entry, rows)
+        outcome = self._settle(shown, entry, rows)
+        if outcome is None:
+            raise StoreError("store_unavailable", "the store answered with an older state than it announced")
+        return outcome
+
+    def _read(self, entry: ForeignEntry) -> "Rows | Awaitable[Rows]":
+        return self._cold(SUBJECT_READ, (entry.principal.issuer, entry.principal.id))
+
+    async def _settle_later(self, shown: bytes, entry: ForeignEntry, rows: Awaitable[Rows]) -> Outcome:
+        """Judge by what the store answers; ask again where news overtook the answer on its way."""
+        for _ in range(_ATTEMPTS):
+            outcome = self._settle(shown, entry, await rows)
+            if outcome is not None:
+                return outcome
+            again = self._read(entry)
+            if isinstance(again, list):
+                break
+            rows = again
+        raise StoreError("store_unavailable", "the store answered with an older state than it announced")
+
+    def _settle(self, shown: bytes, entry: ForeignEntry, rows: Rows) -> Outcome | None:
+        """Keep the entry, unless its subject's row refuses it; None where this process knows of a newer state."""
+        version, is_refused, signed_out_at = rows[0] if rows else (0, False, None)
+        if version < self._known.get(entry.account_id, 0):
+            return None
+        if is_refused:
+            return REFUSED
+        if signed_out_at is not None and (
+            entry.issued_at is None or entry.issued_at <= signed_out_at + self._leeway_s
+        ):  # by its clock, which may be that much ahead
+            return REFUSED
+        entry.account_version = version
         if len(self._entries) >= MOST_KEPT:
             del self._entries[next(iter(self._entries))]
         self._entries[shown] = entry
@@ -125,8 +204,7 @@ def _end_of(claims: Mapping[str, Any], issuer: ForeignIssuer, now: float, leeway
     if (
         claims.get("iss") != issuer.issuer
         or not (audience == issuer.audience or (isinstance(audience, list) and issuer.audience in audience))
-        or not isinstance(claims.get("sub"), str)
-        or not claims["sub"]
+        or not is_subject(claims.get("sub"))
         or expires_at is None
         or now >= expires_at + leeway_s
     ):

@@ -68,6 +68,7 @@ async def test_what_is_no_token_for_us_is_refused(issuer: Issuer, tokens: Foreig
         {"exp": None},
         {"exp": "never"},
         {"exp": True},
+        {"iat": True},
         {"exp": 10**400},
         {"iat": -(10**400)},
         {"exp": int(now) - 60},

@@ -19,7 +19,7 @@ from garrison.identity.signing.jose import VerifyingKey, generate_key, public_jw
 from tests.identity.conftest import PASSWORD, Client, OpenProcess, Process, account_id
 
 pytestmark = pytest.mark.anyio
-EMAIL = "ada@example.com"
+EMAIL, SUBJECT = "ada@example.com", "248289761001"
 
 
 @dataclass
@@ -29,8 +29,12 @@ class Acme:
     key: VerifyingKey = field(default_factory=lambda: VerifyingKey("k1", "ES256", generate_key("ES256")))
     signs_with: VerifyingKey | None = None
     claims: dict[str, Any] = field(default_factory=dict)
+    access_token: Any = "x"
     mode: str = "up"
     sends_issuer: bool = False
+    told: Any = None
+    """What userinfo answers, a document or a body; None where there is no userinfo."""
+    told_status: int = 200
     url: str = ""
     now: float = 0.0
     asked: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -46,6 +50,8 @@ class Acme:
             "jwks_uri": self.url + "/jwks",
             "authorization_response_iss_parameter_supported": self.sends_issuer,
         }
+        if self.told is not None:
+            document["userinfo_endpoint"] = self.url + "/userinfo"
         return web.json_response(document)
 
     async def jwks(self, _request: web.Request) -> web.Response:
@@ -67,7 +73,7 @@ class Acme:
             return web.json_response({"error": "invalid_grant"}, status=400)
         claims = {
             "iss": self.url,
-            "sub": "248289761001",
+            "sub": SUBJECT,
             "aud": "garrison",
             "iat": int(self.now),
             "exp": int(self.now) + 300,
@@ -78,7 +84,13 @@ class Acme:
         }
         whole = {name: value for name, value in claims.items() if value is not None}
         token = sign({"typ": "JWT"}, whole, self.signs_with or self.key)
-        return web.json_response({"access_token": "x", "token_type": "Bearer", "id_token": token})
+        tokens = {"access_token": self.access_token, "token_type": "Bearer", "id_token": token}
+        return web.json_response({name: value for name, value in tokens.items() if value is not None})
+
+    async def userinfo(self, request: web.Request) -> web.Response:
+        assert request.headers["authorization"] == f"Bearer {self.access_token}"
+        body = self.told if isinstance(self.told, bytes) else json.dumps(self.told).encode()
+        return web.Response(body=body, status=self.told_status)
 
     def consent(self, location: str) -> str:
         """Do what a person does at the provider; return the query it sends the browser back with."""
@@ -99,6 +111,7 @@ async def acme() -> AsyncIterator[Acme]:
     app.router.add_get("/.well-known/openid-configuration", made.discovery)
     app.router.add_get("/jwks", made.jwks)
     app.router.add_post("/token", made.token)
+    app.router.add_get("/userinfo", made.userinfo)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -204,8 +217,14 @@ async def test_a_code_is_spent_once_and_the_callback_cannot_be_repeated(process:
         {"nonce": None},
         {"sub": ""},
         {"sub": 7},
+        {"sub": "a\x00"},
+        {"sub": "a" * 256},
         {"exp": 0},
         {"exp": None},
+        {"exp": True},
+        {"iat": True},
+        {"exp": 10**400},
+        {"iat": None},
         {"iat": 1e12},
         {"exp": 10**400},
         {"email_verified": False},
@@ -222,6 +241,53 @@ async def test_an_id_token_that_is_not_for_this_sign_in_is_refused(
     browser = Client(process)
     assert (await arrive(browser, acme)).code == "provider_refused"
     assert not await browser.is_signed_in()
+
+
+async def test_an_address_may_come_from_userinfo(process: Process, acme: Acme) -> None:
+    """OpenID Connect Core 1.0 section 5.4: with the code flow it usually does."""
+    acme.claims = {"email": None, "email_verified": None}
+    acme.told = {"sub": SUBJECT, "email": EMAIL, "email_verified": True}
+    browser = Client(process)
+    assert (await arrive(browser, acme)).status == 303
+    assert (await browser.call("GET", "/auth/session")).body["account"]["email"] == EMAIL
+    acme.claims, acme.told = {"email_verified": False}, {"sub": SUBJECT, "email": EMAIL, "email_verified": True}
+    acme.claims["sub"] = acme.told["sub"] = "another"
+    assert (await arrive(Client(process), acme)).code == "provider_refused", "what the ID token says, it says alone"
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        ({"sub": "another", "email": EMAIL, "email_verified": True}, 200, "provider_refused"),
+        ({"email": EMAIL, "email_verified": True}, 200, "provider_refused"),
+        ({"sub": SUBJECT, "email": EMAIL, "email_verified": False}, 200, "provider_refused"),
+        ({"sub": SUBJECT, "email": EMAIL}, 200, "provider_refused"),
+        ({"sub": SUBJECT, "email": "\ud800@example.com", "email_verified": True}, 200, "provider_refused"),
+        ({"sub": SUBJECT, "email": ["ada@example.com"], "email_verified": True}, 200, "provider_refused"),
+        ({"sub": SUBJECT, "email": EMAIL, "email_verified": True}, 401, "provider_refused"),
+        ({"sub": SUBJECT, "email": EMAIL, "email_verified": True}, 302, "provider_refused"),
+        ({"sub": SUBJECT, "email": EMAIL, "email_verified": True}, 500, "issuer_unavailable"),
+        ([], 200, "provider_refused"),
+        (b"eyJhbGciOi", 200, "issuer_unavailable"),
+        (b"[" * 100_000, 200, "issuer_unavailable"),
+        (b" " * 1_000_000, 200, "issuer_unavailable"),
+    ],
+)
+async def test_what_userinfo_says_counts_only_of_this_subject_and_verified(
+    process: Process, acme: Acme, told: Any, status: int, code: str
+) -> None:
+    acme.claims = {"email": None, "email_verified": None}
+    acme.told, acme.told_status = told, status
+    browser = Client(process)
+    assert (await arrive(browser, acme)).code == code
+    assert not await browser.is_signed_in()
+
+
+@pytest.mark.parametrize("access_token", [None, 7, "a\r\nx-evil: 1", "\ud800"])
+async def test_without_an_access_token_nobody_is_asked(process: Process, acme: Acme, access_token: Any) -> None:
+    acme.claims = {"email": None, "email_verified": None}
+    acme.told, acme.access_token = {"sub": SUBJECT, "email": EMAIL, "email_verified": True}, access_token
+    assert (await arrive(Client(process), acme)).code == "provider_refused"
 
 
 async def test_an_id_token_of_another_key_is_refused(process: Process, acme: Acme) -> None:

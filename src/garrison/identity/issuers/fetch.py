@@ -36,18 +36,23 @@ async def fetch(url: str) -> tuple[bytes, float]:
 
 async def post_form(url: str, form: Mapping[str, str], user: tuple[str, str]) -> tuple[int, bytes]:
     """Return status and body of a form that was posted with HTTP Basic. Raises OSError and ValueError as `fetch`."""
-    status, body, _ = await _ask("POST", url, data=form, user=user)
+    basic = base64.b64encode(":".join(user).encode()).decode()
+    status, body, _ = await _ask("POST", url, data=form, authorization=f"Basic {basic}")
+    return status, body
+
+
+async def get_with_token(url: str, token: str) -> tuple[int, bytes]:
+    """Return status and body of what an access token opens (RFC 6750). Raises OSError and ValueError as `fetch`."""
+    status, body, _ = await _ask("GET", url, authorization=f"Bearer {token}")
     return status, body
 
 
 async def _ask(
-    method: str, url: str, *, data: Mapping[str, str] | None = None, user: tuple[str, str] | None = None
+    method: str, url: str, *, data: Mapping[str, str] | None = None, authorization: str = ""
 ) -> tuple[int, bytes, str]:
     import aiohttp  # where no issuer is configured, it need not be installed
 
-    headers = dict(_HEADERS)
-    if user is not None:
-        headers["authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
+    headers = {**_HEADERS, "authorization": authorization} if authorization else _HEADERS
     try:
         async with (
             aiohttp.ClientSession(

@@ -6,7 +6,7 @@ subject never equals an account, whatever it is called: the principal is (kind `
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlsplit
 
 from garrison.core.network import is_loopback
@@ -65,11 +65,6 @@ def parse_issuers(document: Any) -> tuple[ForeignIssuer, ...]:
     if len({one.issuer for one in found}) != len(found):
         raise ValueError("an issuer is listed twice")
     return tuple(found)
-
-
-def is_subject(value: object) -> TypeGuard[str]:
-    """Say whether a token may be about this: printable text, so that it can be stored, shown, and refused by name."""
-    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def is_fetchable(url: str) -> bool:

@@ -13,7 +13,8 @@ same issuer is a provider to sign in with, is `accounts.disable`'s.
 from collections.abc import Iterable, Sequence
 
 from garrison.identity.changes import Change, Changes, Origin
-from garrison.identity.issuers.model import ForeignIssuer, is_subject
+from garrison.identity.issuers.claims import is_subject
+from garrison.identity.issuers.model import ForeignIssuer
 from garrison.identity.issuers.refused import (
     ForeignSubject,
     allow_subject,

@@ -17,7 +17,8 @@ from garrison.core.errors import Denied, StoreError
 from garrison.core.principal import Principal
 from garrison.guard.authenticate import REFUSED, Outcome
 from garrison.guard.revocation import RevocationView
-from garrison.identity.issuers.model import ForeignIssuer, is_subject
+from garrison.identity.issuers.claims import is_subject
+from garrison.identity.issuers.model import ForeignIssuer
 from garrison.identity.issuers.refused import SUBJECT_READ, subject_id
 from garrison.identity.issuers.remote_keys import Fetch, NoKeysError, RemoteKeys
 from garrison.identity.signing.jose import Header, TokenRefused, VerifyingKey, numeric_date, peek, verify_with

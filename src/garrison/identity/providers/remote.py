@@ -1,18 +1,20 @@
-"""What is asked of a provider: its endpoints, and the tokens for a code (OpenID Connect Core 1.0 section 3.1).
+"""What is asked of a provider: its endpoints, the tokens for a code, and who that is (OpenID Connect Core 1.0).
 
 Bounded like everything that is fetched. An ID token is taken from the token endpoint, over TLS, and verified all the
-same: signature, issuer, audience, authorized party, times, nonce.
+same: signature, issuer, audience, authorized party, times, nonce (section 3.1.3.7). Who the person is, it alone says;
+their address it may leave to userinfo, and with the code flow it usually does (section 5.4).
 """
 
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from garrison.core.clock import Clock
 from garrison.core.errors import Denied
-from garrison.identity.issuers.fetch import fetch, post_form
+from garrison.identity.issuers.claims import is_subject
+from garrison.identity.issuers.fetch import fetch, get_with_token, post_form
 from garrison.identity.issuers.model import is_fetchable
 from garrison.identity.issuers.remote_keys import NoKeysError, RemoteKeys
 from garrison.identity.providers.configured import Provider
@@ -29,6 +31,8 @@ class Endpoints(NamedTuple):
 
     authorize: str
     token: str
+    userinfo: str
+    """Empty where there is none."""
     sends_issuer: bool
     """True where the callback must name the issuer (RFC 9207)."""
 
@@ -95,15 +99,15 @@ class RemoteProvider:
             "code_verifier": flow.verifier,
         }
         user = (quote(self.provider.client_id, safe=""), quote(self.provider.client_secret, safe=""))
-        try:
-            status, body = await post_form(endpoints.token, form, user)
-            answer = json.loads(body.decode())
-        except (OSError, ValueError, RecursionError):
-            raise Denied("issuer_unavailable", headers=_RETRY_SOON) from None
-        token = answer.get("id_token") if isinstance(answer, dict) else None
-        if status != 200 or not isinstance(token, str):
+        answer = await _answered(post_form(endpoints.token, form, user))
+        token = answer.get("id_token")
+        if not isinstance(token, str):
             raise Denied("provider_refused")
-        return _person_of(await self._claims(token.encode("utf-8", "replace"), flow), self.provider.issuer)
+        claims = await self._claims(token.encode("utf-8", "replace"), flow)
+        told = claims
+        if "email" not in claims and endpoints.userinfo:
+            told = await _userinfo(endpoints.userinfo, answer.get("access_token"), claims["sub"])
+        return Person(self.provider.issuer, claims["sub"], _verified_email(told))
 
     async def _claims(self, token: bytes, flow: Flow) -> Mapping[str, Any]:
         try:
@@ -125,14 +129,14 @@ class RemoteProvider:
         ours, now = self.provider.client_id, self._clock.now()
         audience, party = claims.get("aud"), claims.get("azp", ours)
         expires_at, issued_at = numeric_date(claims.get("exp")), numeric_date(claims.get("iat"))
-        nonce = claims.get("nonce")
+        nonce, subject = claims.get("nonce"), claims.get("sub")
         several = isinstance(audience, list) and len(audience) > 1
         return (
             (audience == ours or (isinstance(audience, list) and ours in audience))
             and party == ours
             and (not several or "azp" in claims)
-            and isinstance(claims.get("sub"), str)
-            and 0 < len(claims["sub"]) <= 255
+            and is_subject(subject)
+            and len(subject) <= 255
             and expires_at is not None
             and issued_at is not None
             and now < expires_at + self._leeway_s
@@ -148,10 +152,36 @@ def _endpoints_of(document: Any, issuer: str) -> Endpoints:
     authorize, token = document.get("authorization_endpoint"), document.get("token_endpoint")
     if not (isinstance(authorize, str) and isinstance(token, str) and is_fetchable(authorize) and is_fetchable(token)):
         raise ValueError("the discovery document names no endpoints")
-    return Endpoints(authorize, token, document.get("authorization_response_iss_parameter_supported") is True)
+    userinfo = document.get("userinfo_endpoint")
+    if not isinstance(userinfo, str) or not is_fetchable(userinfo):
+        userinfo = ""
+    return Endpoints(authorize, token, userinfo, document.get("authorization_response_iss_parameter_supported") is True)
 
 
-def _person_of(claims: Mapping[str, Any], issuer: str) -> Person:
-    email, verified = claims.get("email"), claims.get("email_verified")
-    known = isinstance(email, str) and verified is True
-    return Person(issuer, claims["sub"], str(email) if known else "")
+async def _userinfo(url: str, access_token: Any, subject: str) -> Mapping[str, Any]:
+    """Return what is told of this subject; of another one, nothing counts (section 5.3.2)."""
+    if not isinstance(access_token, str) or not access_token.isascii() or not access_token.isprintable():
+        raise Denied("provider_refused")
+    told = await _answered(get_with_token(url, access_token))
+    if told.get("sub") != subject:
+        raise Denied("provider_refused")
+    return told
+
+
+async def _answered(asking: Awaitable[tuple[int, bytes]]) -> Mapping[str, Any]:
+    """Return the JSON object of a 200. Raises Denied(`provider_refused`; `issuer_unavailable`: it is broken)."""
+    try:
+        status, body = await asking
+        document = json.loads(body.decode())
+    except (OSError, ValueError, RecursionError):
+        raise Denied("issuer_unavailable", headers=_RETRY_SOON) from None
+    if status >= 500:
+        raise Denied("issuer_unavailable", headers=_RETRY_SOON)
+    if status != 200 or not isinstance(document, dict):
+        raise Denied("provider_refused")
+    return document
+
+
+def _verified_email(told: Mapping[str, Any]) -> str:
+    email = told.get("email")
+    return email if isinstance(email, str) and told.get("email_verified") is True else ""

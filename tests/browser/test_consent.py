@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx2
 import pytest
 
+from tests.process.npm import installed, needs_node
 from tests.process.server import GARRISON, Server, sign_up
 
 HERE = Path(__file__).parent
@@ -24,22 +25,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 EMAIL, PASSWORD = "ada@example.com", "a long walk to the sea"
 pytestmark = [
     pytest.mark.alone,
-    pytest.mark.skipif(
-        not CHROMIUM or shutil.which("npm") is None, reason="needs Chromium, node and npm (make system)"
-    ),
+    needs_node,
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (make system)"),
 ]
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("browser") / "driver"
-    shutil.copytree(HERE, directory, ignore=shutil.ignore_patterns("node_modules", "*.py"))
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode and ("ENOTFOUND" in done.stderr or "ECONNREFUSED" in done.stderr or "network" in done.stderr):
-        pytest.skip("the browser's driver needs a package registry")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return directory
+    return installed(HERE, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

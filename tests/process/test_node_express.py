@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,25 +13,17 @@ import httpx2
 import pytest
 
 from garrison.identity.signing.jose import VerifyingKey, generate_key, sign
+from tests.process.npm import installed, needs_node
 from tests.process.server import GARRISON, RAISED, ROOT, Server, free_port
 
 EXAMPLE = ROOT / "examples" / "node-express"
 AUDIENCE = "https://node.example.com"
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None, reason="the Express example needs node and npm"
-)
+pytestmark = needs_node
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("node") / "app"
-    shutil.copytree(EXAMPLE, directory, ignore=shutil.ignore_patterns("node_modules"))
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode and ("ENOTFOUND" in done.stderr or "ECONNREFUSED" in done.stderr or "network" in done.stderr):
-        pytest.skip("the Express example needs a package registry")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return directory
+    return installed(EXAMPLE, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,205 @@
+// Flows with oauth4webapi. The results are those of openid-client.mjs, name for name; `resource` is this one's own.
+import * as oauth from "oauth4webapi";
+import { given, refusal, run, visit } from "./conversation.mjs";
+
+const METHODS = {
+  client_secret_basic: () => oauth.ClientSecretBasic(given.client_secret),
+  client_secret_post: () => oauth.ClientSecretPost(given.client_secret),
+  none: () => oauth.None(),
+};
+const LOOPBACK = { [oauth.allowInsecureRequests]: true };
+const TASKS = new URL("/tasks", given.server);
+const client = { client_id: given.client_id };
+const method = METHODS[given.method]();
+
+async function discovered(issuer = given.issuer, algorithm = "oidc") {
+  const response = await oauth.discoveryRequest(new URL(issuer), { algorithm, ...LOOPBACK });
+  return oauth.processDiscoveryResponse(new URL(issuer), response);
+}
+
+async function asked(server, { pushed = false, DPoP } = {}) {
+  const checks = {
+    verifier: oauth.generateRandomCodeVerifier(),
+    state: oauth.generateRandomState(),
+    nonce: oauth.generateRandomNonce(),
+  };
+  const parameters = {
+    response_type: "code",
+    redirect_uri: given.redirect_uri,
+    scope: given.scope,
+    state: checks.state,
+    nonce: checks.nonce,
+    code_challenge: await oauth.calculatePKCECodeChallenge(checks.verifier),
+    code_challenge_method: "S256",
+  };
+  const link = new URL(server.authorization_endpoint);
+  link.searchParams.set("client_id", given.client_id);
+  if (pushed) {
+    const options = { DPoP, ...LOOPBACK };
+    const response = await oauth.pushedAuthorizationRequest(server, client, method, parameters, options);
+    const { request_uri } = await oauth.processPushedAuthorizationResponse(server, client, response);
+    link.searchParams.set("request_uri", request_uri);
+  } else {
+    for (const [name, value] of Object.entries(parameters)) link.searchParams.set(name, value);
+  }
+  return { link, checks };
+}
+
+async function exchanged(server, landed, { verifier, state, nonce }, DPoP) {
+  const parameters = oauth.validateAuthResponse(server, client, landed, state);
+  const options = { DPoP, ...LOOPBACK };
+  const response = await oauth.authorizationCodeGrantRequest(
+    server, client, method, parameters, given.redirect_uri, verifier, options,
+  );
+  return oauth.processAuthorizationCodeResponse(server, client, response, {
+    expectedNonce: nonce,
+    requireIdToken: true,
+    ...LOOPBACK,
+  });
+}
+
+async function signedIn(server, options = {}) {
+  const { link, checks } = await asked(server, options);
+  return exchanged(server, await visit(link), checks, options.DPoP);
+}
+
+async function refreshed(server, token, DPoP) {
+  const options = { DPoP, ...LOOPBACK };
+  const response = await oauth.refreshTokenGrantRequest(server, client, method, token, options);
+  return oauth.processRefreshTokenResponse(server, client, response, LOOPBACK);
+}
+
+async function called(tokens, DPoP) {
+  const options = { DPoP, ...LOOPBACK };
+  try {
+    const { access_token } = tokens;
+    return (await oauth.protectedResourceRequest(access_token, "GET", TASKS, undefined, undefined, options)).status;
+  } catch (error) {
+    return error.status ?? String(error);
+  }
+}
+
+async function shown(server, token, subject, DPoP) {
+  const response = await oauth.userInfoRequest(server, client, token, { DPoP, ...LOOPBACK });
+  return oauth.processUserInfoResponse(server, client, subject, response);
+}
+
+async function introspected(server, tokens) {
+  const response = await oauth.introspectionRequest(server, client, method, tokens.access_token, LOOPBACK);
+  return oauth.processIntrospectionResponse(server, client, response);
+}
+
+const isActive = async (server, tokens) => (await introspected(server, tokens)).active;
+
+async function revoked(server, token) {
+  await oauth.processRevocationResponse(await oauth.revocationRequest(server, client, method, token, LOOPBACK));
+}
+
+async function discovery() {
+  const metadata = await discovered();
+  const plain = await discovered(given.issuer, "oauth2");
+  return {
+    issuers: [metadata.issuer, plain.issuer],
+    pkce: metadata.code_challenge_methods_supported.includes("S256"),
+    other_issuer: await refusal(discovered(given.issuer.replace("127.0.0.1", "localhost"))),
+  };
+}
+
+async function code() {
+  const server = await discovered();
+  const first = await signedIn(server);
+  const claims = oauth.getValidatedIdTokenClaims(first);
+  const userinfo = await shown(server, first.access_token, claims.sub);
+  const statuses = [await called(first)];
+  const tokens = await refreshed(server, first.refresh_token);
+  statuses.push(await called(tokens));
+  const active = given.method === "none" ? [] : [await isActive(server, tokens)];
+  await revoked(server, tokens.refresh_token);
+  statuses.push(await called(tokens));
+  if (given.method !== "none") active.push(await isActive(server, tokens));
+  const again = await refusal(refreshed(server, tokens.refresh_token));
+  return { claims, userinfo, statuses, active, again, token: tokens.access_token };
+}
+
+async function refusals() {
+  const server = await discovered();
+  const { link, checks } = await asked(server);
+  const denied = await visit(link, "deny");
+  const landed = await visit(link);
+  const exchange = (url, more = {}) => refusal(exchanged(server, url, { ...checks, ...more }));
+  const other = new URL(landed);
+  other.searchParams.set("iss", "https://other.example.com");
+  const nameless = new URL(landed);
+  nameless.searchParams.delete("iss");
+  return {
+    denied: await exchange(denied),
+    other_issuer: await exchange(other),
+    no_issuer: await exchange(nameless),
+    other_state: await exchange(landed, { state: "another" }),
+    other_verifier: await exchange(landed, { verifier: oauth.generateRandomCodeVerifier() }),
+    other_nonce: await exchange(landed, { nonce: "another" }),
+    spent: await exchange(landed),
+  };
+}
+
+async function pushed() {
+  const server = await discovered();
+  const { link, checks } = await asked(server, { pushed: true });
+  const tokens = await exchanged(server, await visit(link), checks);
+  return { parameters: [...link.searchParams.keys()].sort(), status: await called(tokens) };
+}
+
+async function dpop() {
+  const server = await discovered();
+  const DPoP = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
+  const first = await signedIn(server, { pushed: given.method !== "none", DPoP });
+  const { sub } = oauth.getValidatedIdTokenClaims(first);
+  const userinfo = await shown(server, first.access_token, sub, DPoP);
+  const tokens = await refreshed(server, first.refresh_token, DPoP);
+  const other = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
+  return {
+    types: [first.token_type, tokens.token_type],
+    same: userinfo.sub === sub,
+    statuses: [await called(tokens, DPoP), await called(tokens), await called(tokens, other)],
+    introspected: given.method === "none" ? null : await introspected(server, tokens),
+    thumbprint: await DPoP.calculateThumbprint(),
+    by_other_key: await refusal(refreshed(server, tokens.refresh_token, other)),
+  };
+}
+
+async function machine() {
+  const server = await discovered();
+  const asked = { scope: "tasks:read", resource: given.server };
+  const response = await oauth.clientCredentialsGrantRequest(server, client, method, asked, LOOPBACK);
+  const tokens = await oauth.processClientCredentialsResponse(server, client, response);
+  const statuses = [await called(tokens)];
+  const active = [await isActive(server, tokens)];
+  await revoked(server, tokens.access_token);
+  statuses.push(await called(tokens));
+  active.push(await isActive(server, tokens));
+  return { scope: tokens.scope, statuses, active };
+}
+
+// The other side: an API that finds us by its own metadata (RFC 9728) and takes our tokens by RFC 9068 and 9449.
+async function resource() {
+  const api = new URL(given.server);
+  const told = await oauth.resourceDiscoveryRequest(api, LOOPBACK);
+  const metadata = await oauth.processResourceDiscoveryResponse(api, told);
+  const server = await discovered(metadata.authorization_servers[0]);
+  const DPoP = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
+  const bearer = await signedIn(server);
+  const bound = await signedIn(server, { DPoP });
+  const taken = async (tokens, DPoP) => {
+    let request;
+    const capture = (url, options) => {
+      request = new Request(url, options);
+      return Response.json([]);
+    };
+    const options = { DPoP, ...LOOPBACK, [oauth.customFetch]: capture };
+    await oauth.protectedResourceRequest(tokens.access_token, "GET", TASKS, undefined, undefined, options);
+    return oauth.validateJwtAccessToken(server, request, given.server, LOOPBACK);
+  };
+  return { bearer: await taken(bearer), bound: await taken(bound, DPoP), as_bearer: await refusal(taken(bound)) };
+}
+
+await run({ discovery, code, refusals, pushed, dpop, machine, resource });

@@ -1,0 +1,141 @@
+// Flows with openid-client. The results are those of oauth4webapi.mjs, name for name.
+import * as client from "openid-client";
+import { given, refusal, run, visit } from "./conversation.mjs";
+
+const METHODS = {
+  client_secret_basic: () => client.ClientSecretBasic(given.client_secret),
+  client_secret_post: () => client.ClientSecretPost(given.client_secret),
+  none: () => client.None(),
+};
+const TASKS = new URL("/tasks", given.server);
+
+const discovered = (issuer = given.issuer, algorithm = "oidc") =>
+  client.discovery(new URL(issuer), given.client_id, undefined, METHODS[given.method](), {
+    algorithm,
+    execute: [client.allowInsecureRequests],
+  });
+
+async function asked(config, { pushed = false, DPoP } = {}) {
+  const checks = {
+    pkceCodeVerifier: client.randomPKCECodeVerifier(),
+    expectedState: client.randomState(),
+    expectedNonce: client.randomNonce(),
+    idTokenExpected: true,
+  };
+  const parameters = {
+    redirect_uri: given.redirect_uri,
+    scope: given.scope,
+    state: checks.expectedState,
+    nonce: checks.expectedNonce,
+    code_challenge: await client.calculatePKCECodeChallenge(checks.pkceCodeVerifier),
+    code_challenge_method: "S256",
+  };
+  const link = pushed
+    ? await client.buildAuthorizationUrlWithPAR(config, parameters, { DPoP })
+    : client.buildAuthorizationUrl(config, parameters);
+  return { link, checks };
+}
+
+async function signedIn(config, options = {}) {
+  const { link, checks } = await asked(config, options);
+  const landed = await visit(link);
+  return client.authorizationCodeGrant(config, landed, checks, undefined, { DPoP: options.DPoP });
+}
+
+async function called(config, tokens, DPoP) {
+  try {
+    return (await client.fetchProtectedResource(config, tokens.access_token, TASKS, "GET", null, undefined, { DPoP }))
+      .status;
+  } catch (error) {
+    return error.status ?? error.cause?.status ?? String(error);
+  }
+}
+
+const isActive = async (config, tokens) => (await client.tokenIntrospection(config, tokens.access_token)).active;
+
+async function discovery() {
+  const metadata = (await discovered()).serverMetadata();
+  const plain = (await discovered(given.issuer, "oauth2")).serverMetadata();
+  return {
+    issuers: [metadata.issuer, plain.issuer],
+    pkce: metadata.supportsPKCE(),
+    other_issuer: await refusal(discovered(given.issuer.replace("127.0.0.1", "localhost"))),
+  };
+}
+
+async function code() {
+  const config = await discovered();
+  const first = await signedIn(config);
+  const claims = first.claims();
+  const userinfo = await client.fetchUserInfo(config, first.access_token, claims.sub);
+  const statuses = [await called(config, first)];
+  const tokens = await client.refreshTokenGrant(config, first.refresh_token);
+  statuses.push(await called(config, tokens));
+  const active = given.method === "none" ? [] : [await isActive(config, tokens)];
+  await client.tokenRevocation(config, tokens.refresh_token);
+  statuses.push(await called(config, tokens));
+  if (given.method !== "none") active.push(await isActive(config, tokens));
+  const again = await refusal(client.refreshTokenGrant(config, tokens.refresh_token));
+  return { claims, userinfo, statuses, active, again, token: tokens.access_token };
+}
+
+async function refusals() {
+  const config = await discovered();
+  const { link, checks } = await asked(config);
+  const denied = await visit(link, "deny");
+  const landed = await visit(link);
+  const exchange = (url, more = {}) =>
+    refusal(client.authorizationCodeGrant(config, url, { ...checks, ...more }));
+  const other = new URL(landed);
+  other.searchParams.set("iss", "https://other.example.com");
+  const nameless = new URL(landed);
+  nameless.searchParams.delete("iss");
+  return {
+    denied: await exchange(denied),
+    other_issuer: await exchange(other),
+    no_issuer: await exchange(nameless),
+    other_state: await exchange(landed, { expectedState: "another" }),
+    other_verifier: await exchange(landed, { pkceCodeVerifier: client.randomPKCECodeVerifier() }),
+    other_nonce: await exchange(landed, { expectedNonce: "another" }),
+    spent: await exchange(landed),
+  };
+}
+
+async function pushed() {
+  const config = await discovered();
+  const { link, checks } = await asked(config, { pushed: true });
+  const tokens = await client.authorizationCodeGrant(config, await visit(link), checks);
+  return { parameters: [...link.searchParams.keys()].sort(), status: await called(config, tokens) };
+}
+
+async function dpop() {
+  const config = await discovered();
+  const pair = await client.randomDPoPKeyPair("ES256");
+  const DPoP = client.getDPoPHandle(config, pair);
+  const first = await signedIn(config, { pushed: given.method !== "none", DPoP });
+  const { sub } = first.claims();
+  const userinfo = await client.fetchUserInfo(config, first.access_token, sub, { DPoP });
+  const tokens = await client.refreshTokenGrant(config, first.refresh_token, undefined, { DPoP });
+  const other = client.getDPoPHandle(config, await client.randomDPoPKeyPair("ES256"));
+  return {
+    types: [first.token_type, tokens.token_type],
+    same: userinfo.sub === sub,
+    statuses: [await called(config, tokens, DPoP), await called(config, tokens), await called(config, tokens, other)],
+    introspected: given.method === "none" ? null : await client.tokenIntrospection(config, tokens.access_token),
+    thumbprint: await DPoP.calculateThumbprint(),
+    by_other_key: await refusal(client.refreshTokenGrant(config, tokens.refresh_token, undefined, { DPoP: other })),
+  };
+}
+
+async function machine() {
+  const config = await discovered();
+  const tokens = await client.clientCredentialsGrant(config, { scope: "tasks:read", resource: given.server });
+  const statuses = [await called(config, tokens)];
+  const active = [await isActive(config, tokens)];
+  await client.tokenRevocation(config, tokens.access_token);
+  statuses.push(await called(config, tokens));
+  active.push(await isActive(config, tokens));
+  return { scope: tokens.scope, statuses, active };
+}
+
+await run({ discovery, code, refusals, pushed, dpop, machine });

@@ -12,6 +12,7 @@ from tests.process.server import GARRISON, PLENTY, RAISED, Server, sign_up
 
 REDIRECTS = {"confidential": "https://app.example.com/callback", "public": "http://127.0.0.1:49152/callback"}
 """What each kind asks for: an app on this machine listens at some port, which is not registered (RFC 8252 7.3)."""
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 SCOPE = "openid email tasks:read tasks:write"
 LIMITS = {f"GARRISON_LIMIT_{name}": PLENTY for name in ("OAUTH_TOKEN", "OAUTH_TOKEN_FAILED")}
 _MAKE = {
@@ -50,9 +51,9 @@ def clients(server: Server) -> Clients:
 
 def _command(kind: str, server: Server) -> list[str]:
     return [
-        GARRISON, "client", "create", "--name", f"The {kind} one", "--grant", "authorization_code",
-        "--grant", "refresh_token", "--audience", server.url, "--scope", "tasks:read tasks:write", "--json",
-        *_MAKE[kind],
+        GARRISON, "client", "create", "--name", f"The {kind} one", "--audience", server.url, "--json",
+        "--grant", "authorization_code", "--grant", "refresh_token", "--grant", DEVICE_GRANT,
+        "--scope", "tasks:read tasks:write", *_MAKE[kind],
     ]  # fmt: skip
 
 

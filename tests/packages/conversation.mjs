@@ -1,5 +1,5 @@
 // What the drivers share. The test starts `node DRIVER.mjs SETTINGS` and reads a JSON document a line: {"visit"} asks it
-// to send somebody to a link and is answered by a line with where they landed; {"result"} is the flow's last word.
+// to send somebody to a link and is answered by where they landed, as JSON; {"result"} is the flow's last word.
 import { createInterface } from "node:readline";
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -8,9 +8,11 @@ setTimeout(() => process.exit(3), 60_000).unref(); // nothing here takes a secon
 
 export const given = JSON.parse(process.argv[2]);
 
-export async function visit(link, decision = "allow") {
-  console.log(JSON.stringify({ visit: String(link), decision }));
-  return new URL((await answers.next()).value);
+// Returns where the browser was sent, or the page it stayed on. `typed` are fields that a person fills in.
+export async function visit(link, decision = "allow", typed = {}) {
+  console.log(JSON.stringify({ visit: String(link), decision, typed }));
+  const landed = JSON.parse((await answers.next()).value);
+  return URL.canParse(landed) ? new URL(landed) : landed;
 }
 
 // What a call was refused with: OAuth's error, else the status, else the package's own code; null where it was not.

@@ -180,6 +180,31 @@ async function machine() {
   return { scope: tokens.scope, statuses, active };
 }
 
+async function device() {
+  const server = await discovered();
+  const begun = async () => {
+    const asked = { scope: given.scope };
+    const response = await oauth.deviceAuthorizationRequest(server, client, method, asked, LOOPBACK);
+    return oauth.processDeviceAuthorizationResponse(server, client, response);
+  };
+  const polled = async ({ device_code }) => {
+    const response = await oauth.deviceCodeGrantRequest(server, client, method, device_code, LOOPBACK);
+    return oauth.processDeviceCodeResponse(server, client, response, LOOPBACK);
+  };
+  const [unseen, refused, allowed] = [await begun(), await begun(), await begun()];
+  const pending = await refusal(polled(unseen));
+  await visit(refused.verification_uri_complete, "deny");
+  await visit(allowed.verification_uri, "allow", { user_code: allowed.user_code });
+  const first = await polled(allowed);
+  const statuses = [await called(first)];
+  const tokens = await refreshed(server, first.refresh_token);
+  statuses.push(await called(tokens));
+  await revoked(server, tokens.refresh_token);
+  statuses.push(await called(tokens));
+  const [denied, spent] = [await refusal(polled(refused)), await refusal(polled(allowed))];
+  return { pending, denied, spent, claims: oauth.getValidatedIdTokenClaims(first), statuses };
+}
+
 // The other side: an API that finds us by its own metadata (RFC 9728) and takes our tokens by RFC 9068 and 9449.
 async function resource() {
   const api = new URL(given.server);
@@ -202,4 +227,4 @@ async function resource() {
   return { bearer: await taken(bearer), bound: await taken(bound, DPoP), as_bearer: await refusal(taken(bound)) };
 }
 
-await run({ discovery, code, refusals, pushed, dpop, machine, resource });
+await run({ discovery, code, refusals, pushed, dpop, machine, device, resource });

@@ -7,6 +7,7 @@ const METHODS = {
   client_secret_post: () => client.ClientSecretPost(given.client_secret),
   none: () => client.None(),
 };
+const DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code";
 const TASKS = new URL("/tasks", given.server);
 
 const discovered = (issuer = given.issuer, algorithm = "oidc") =>
@@ -138,4 +139,23 @@ async function machine() {
   return { scope: tokens.scope, statuses, active };
 }
 
-await run({ discovery, code, refusals, pushed, dpop, machine });
+async function device() {
+  const config = await discovered();
+  const begun = () => client.initiateDeviceAuthorization(config, { scope: given.scope });
+  const polled = (told) => client.pollDeviceAuthorizationGrant(config, { ...told, interval: 0 });
+  const [unseen, refused, allowed] = [await begun(), await begun(), await begun()];
+  const { device_code } = unseen;
+  const pending = await refusal(client.genericGrantRequest(config, DEVICE_GRANT, { device_code }));
+  await visit(refused.verification_uri_complete, "deny");
+  await visit(allowed.verification_uri, "allow", { user_code: allowed.user_code });
+  const first = await polled(allowed);
+  const statuses = [await called(config, first)];
+  const tokens = await client.refreshTokenGrant(config, first.refresh_token);
+  statuses.push(await called(config, tokens));
+  await client.tokenRevocation(config, tokens.refresh_token);
+  statuses.push(await called(config, tokens));
+  const [denied, spent] = [await refusal(polled(refused)), await refusal(polled(allowed))];
+  return { pending, denied, spent, claims: first.claims(), statuses };
+}
+
+await run({ discovery, code, refusals, pushed, dpop, machine, device });

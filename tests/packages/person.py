@@ -1,5 +1,6 @@
 """A person with a browser that runs no JavaScript: opens a link, fills in the forms of our pages, and decides."""
 
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Self
 from urllib.parse import urljoin
@@ -44,8 +45,12 @@ class Person:
     def __exit__(self, *_error: object) -> None:
         self._browser.close()
 
-    def visit(self, link: str, decision: str = "allow") -> str:
-        """Return where the browser is sent at the end, or the last page where it is sent nowhere."""
+    def visit(self, link: str, decision: str = "allow", **typed: str) -> str:
+        """Return where the browser is sent at the end, or the last page where it is sent nowhere.
+
+        `typed`: what is filled into fields of these names, beside address and password.
+        """
+        known = {"email": EMAIL, "password": PASSWORD, **typed}
         answer = self._browser.get(link)
         for _ in range(_MOST_PAGES):
             if answer.is_redirect:
@@ -57,11 +62,10 @@ class Person:
             form = Form(answer.text)
             if form.action is None:
                 return answer.text
-            answer = self._browser.post(urljoin(str(answer.url), form.action), data=_filled(form, decision))
+            answer = self._browser.post(urljoin(str(answer.url), form.action), data=_filled(form, decision, known))
         raise AssertionError(f"no end after {_MOST_PAGES} pages: {answer.status_code} {answer.text[:500]}")
 
 
-def _filled(form: Form, decision: str) -> dict[str, str]:
-    known = {"email": EMAIL, "password": PASSWORD}
+def _filled(form: Form, decision: str, known: Mapping[str, str]) -> dict[str, str]:
     filled = {name: value or known.get(name, "") for name, value in form.fields.items()}
     return {**filled, **({"decision": decision} if form.asks else {})}

@@ -58,7 +58,7 @@ def talk(driver: "subprocess.Popen[str]", person: Person) -> dict[str, Any]:
         if "result" in told:
             result: dict[str, Any] = told["result"]
             return result
-        driver.stdin.write(person.visit(told["visit"], told["decision"]) + "\n")
+        driver.stdin.write(json.dumps(person.visit(told["visit"], told["decision"], **told["typed"])) + "\n")
         driver.stdin.flush()
     raise AssertionError(driver.stderr.read()[-2000:])
 
@@ -119,6 +119,19 @@ def test_a_token_bound_to_a_key_is_good_with_that_key_alone(flow: Flow, method: 
 @pytest.mark.parametrize("method", CONFIDENTIAL)
 def test_a_machine_has_its_token_until_it_gives_it_back(flow: Flow, method: str) -> None:
     assert flow("machine", method) == {"scope": "tasks:read", "statuses": [200, 401], "active": [True, False]}
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "none"])
+def test_a_device_gets_what_somebody_allowed_it_elsewhere(
+    flow: Flow, server: Server, clients: Clients, method: str
+) -> None:
+    seen = flow("device", method)
+    assert seen["pending"] == "authorization_pending"
+    assert seen["denied"] == "access_denied"
+    client = clients["public" if method == "none" else "confidential"]
+    assert (seen["claims"]["iss"], seen["claims"]["aud"]) == (server.url, client.client_id)
+    assert seen["statuses"] == [200, 200, 401], "with the first token, a refreshed one, and after revocation"
+    assert seen["spent"] == "invalid_grant"
 
 
 @pytest.mark.parametrize("flow", ["oauth4webapi"], indirect=True)

@@ -8,10 +8,12 @@ import pytest
 from oauthlib.oauth2 import (
     AccessDeniedError,
     BackendApplicationClient,
+    DeviceClient,
     InvalidGrantError,
     MismatchingStateError,
     WebApplicationClient,
 )
+from oauthlib.oauth2.rfc6749.errors import CustomOAuth2Error
 from requests_oauthlib import OAuth2Session
 
 from tests.packages.conftest import SCOPE, Clients, Registered
@@ -113,6 +115,38 @@ def test_a_public_client_may_name_itself_by_basic_without_a_secret(
     with session(clients["public"]) as app:
         link, _ = app.authorization_url(metadata["authorization_endpoint"])
         app.fetch_token(metadata["token_endpoint"], authorization_response=person.visit(link))
+        assert app.get(f"{server.url}/tasks").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["confidential", "public"])
+def test_a_device_gets_what_somebody_allowed_it_elsewhere(
+    server: Server, clients: Clients, person: Person, metadata: dict[str, Any], kind: str
+) -> None:
+    client = clients[kind]
+    way = Way("client_secret_post", client)
+    device = DeviceClient(client.client_id, scope=SCOPE.split())
+    with OAuth2Session(client=device) as app:
+
+        def begun() -> dict[str, Any]:
+            uri = device.prepare_request_uri(metadata["device_authorization_endpoint"])
+            fields = {**parse_qs(urlsplit(uri).query), **way.fields}
+            answer = app.post(uri.partition("?")[0], data=fields)
+            assert answer.status_code == 200, answer.text
+            told: dict[str, Any] = answer.json()
+            return told
+
+        def ask(told: dict[str, Any]) -> Any:
+            return app.fetch_token(metadata["token_endpoint"], device_code=told["device_code"], **way.at_token)
+
+        unseen, refused, allowed = begun(), begun(), begun()
+        with pytest.raises(CustomOAuth2Error) as pending:
+            ask(unseen)
+        assert pending.value.error == "authorization_pending"
+        person.visit(refused["verification_uri_complete"], "deny")
+        with pytest.raises(AccessDeniedError):
+            ask(refused)
+        person.visit(allowed["verification_uri"], user_code=allowed["user_code"])
+        assert "refresh_token" in ask(allowed)
         assert app.get(f"{server.url}/tasks").status_code == 200
 
 

@@ -260,8 +260,11 @@ def test_scopes_are_what_was_given_and_what_the_person_has(flow: Flow) -> None:
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"code_challenge_method": None}, "invalid_request"),
         ({"response_mode": "fragment"}, "invalid_request"),
-        ({"request": "x.y.z"}, "invalid_request"),
-        ({"request_uri": "https://evil.example.com"}, "invalid_request"),
+        ({"request": "x.y.z"}, "request_not_supported"),
+        ({"request_uri": "https://evil.example.com"}, "request_uri_not_supported"),
+        ({"max_age": "-1"}, "invalid_request"),
+        ({"max_age": "soon"}, "invalid_request"),
+        ({"prompt": "none login"}, "invalid_request"),
         ({"scope": "tasks:read admin"}, "invalid_scope"),
         ({"audience": "https://evil.example.com"}, "invalid_target"),
         ({"prompt": "none"}, "login_required"),
@@ -387,6 +390,56 @@ def test_a_pushed_request_is_its_clients_and_checked_at_once(flow: Flow) -> None
         assert (refused.status_code, refused.json()["error"]) == (400, error), change
     fields = {"client_id": flow.made.client.id, "client_secret": "wrong"}
     assert flow.api.client.post("/oauth/par", data=fields).status_code == 401
+
+
+# How lately the person signed in
+
+
+@pytest.mark.parametrize(
+    ("change", "asks"),
+    [
+        ({}, False),
+        ({"max_age": "200"}, False),
+        ({"max_age": "1000000"}, False),
+        ({"max_age": "0"}, True),
+        ({"prompt": "login"}, True),
+        ({"prompt": "consent login"}, True),
+    ],
+)
+def test_a_client_may_ask_for_a_sign_in_of_now(flow: Flow, change: dict[str, Any], asks: bool) -> None:
+    flow.consent()
+    page = flow.ask(**change)
+    assert ('name="password"' in page.text) is asks
+    uri = push(flow, **change).json()["request_uri"]
+    page = flow.browser.get("/oauth/authorize?" + urlencode({"client_id": flow.made.client.id, "request_uri": uri}))
+    assert ('name="password"' in page.text) is asks
+    if asks:
+        told = flow.consent(**change)
+        assert flow.exchange(told["code"]).status_code == 200
+
+
+def test_no_client_stretches_how_long_a_sign_in_is_good_for_consent(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow.consent()
+    monkeypatch.setattr("garrison.identity.oauth.person.FRESH_S", 0.0)
+    assert 'name="password"' in flow.ask(max_age="1000000").text
+
+
+def test_who_says_nothing_but_none_and_now_is_told_that_a_sign_in_is_needed(flow: Flow) -> None:
+    flow.consent()
+    assert flow.sent_back(flow.ask(prompt="none"))["error"] == "consent_required"
+    assert flow.sent_back(flow.ask(prompt="none", max_age="0"))["error"] == "login_required"
+
+
+def test_a_sign_in_makes_a_pushed_request_anew_so_that_a_slow_one_is_no_end(flow: Flow) -> None:
+    link = {"client_id": flow.made.client.id, "request_uri": push(flow).json()["request_uri"]}
+    page = flow.browser.get("/oauth/authorize?" + urlencode(link))
+    answer = flow.post(page.text, step="sign-in", email=EMAIL, password=PASSWORD)
+    given = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert given["client_id"] == [link["client_id"]]
+    assert given["request_uri"] != [link["request_uri"]]
+    assert 'value="allow"' in flow.browser.get(answer.headers["location"]).text
 
 
 # The pages

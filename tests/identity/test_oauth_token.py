@@ -303,5 +303,6 @@ def test_the_metadata_tells_the_truth(tmp_path: Path, slash: str) -> None:
         assert api.get("/tasks", api.token()) == 200
         discovery = api.client.get("/.well-known/openid-configuration").json()
         assert discovery.items() >= server.items()
+        assert discovery["request_uri_parameter_supported"] is False, "it counts as true where it is not said"
         resource = api.client.get("/.well-known/oauth-protected-resource").json()
         assert (resource["resource"], resource["authorization_servers"]) == (AUDIENCE, [server["issuer"]])

@@ -17,7 +17,7 @@ async function discovered(issuer = given.issuer, algorithm = "oidc") {
   return oauth.processDiscoveryResponse(new URL(issuer), response);
 }
 
-async function asked(server, { pushed = false, DPoP } = {}) {
+async function asked(server, { pushed = false, DPoP, more = {} } = {}) {
   const checks = {
     verifier: oauth.generateRandomCodeVerifier(),
     state: oauth.generateRandomState(),
@@ -31,7 +31,9 @@ async function asked(server, { pushed = false, DPoP } = {}) {
     nonce: checks.nonce,
     code_challenge: await oauth.calculatePKCECodeChallenge(checks.verifier),
     code_challenge_method: "S256",
+    ...more,
   };
+  if ("max_age" in more) checks.maxAge = Number(more.max_age);
   const link = new URL(server.authorization_endpoint);
   link.searchParams.set("client_id", given.client_id);
   if (pushed) {
@@ -45,7 +47,7 @@ async function asked(server, { pushed = false, DPoP } = {}) {
   return { link, checks };
 }
 
-async function exchanged(server, landed, { verifier, state, nonce }, DPoP) {
+async function exchanged(server, landed, { verifier, state, nonce, maxAge }, DPoP) {
   const parameters = oauth.validateAuthResponse(server, client, landed, state);
   const options = { DPoP, ...LOOPBACK };
   const response = await oauth.authorizationCodeGrantRequest(
@@ -53,6 +55,7 @@ async function exchanged(server, landed, { verifier, state, nonce }, DPoP) {
   );
   return oauth.processAuthorizationCodeResponse(server, client, response, {
     expectedNonce: nonce,
+    maxAge,
     requireIdToken: true,
     ...LOOPBACK,
   });
@@ -167,6 +170,17 @@ async function dpop() {
   };
 }
 
+async function reauthentication() {
+  const server = await discovered();
+  const claims = async (options) => oauth.getValidatedIdTokenClaims(await signedIn(server, options));
+  const { auth_time } = await claims();
+  const later = [];
+  for (const more of [{}, { max_age: "200" }, { max_age: "0" }, { prompt: "login" }]) {
+    later.push((await claims({ pushed: "prompt" in more, more })).auth_time >= auth_time);
+  }
+  return { later };
+}
+
 async function machine() {
   const server = await discovered();
   const asked = { scope: "tasks:read", resource: given.server };
@@ -227,4 +241,4 @@ async function resource() {
   return { bearer: await taken(bearer), bound: await taken(bound, DPoP), as_bearer: await refusal(taken(bound)) };
 }
 
-await run({ discovery, code, refusals, pushed, dpop, machine, device, resource });
+await run({ discovery, code, refusals, pushed, dpop, reauthentication, machine, device, resource });

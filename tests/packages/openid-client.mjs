@@ -16,7 +16,7 @@ const discovered = (issuer = given.issuer, algorithm = "oidc") =>
     execute: [client.allowInsecureRequests],
   });
 
-async function asked(config, { pushed = false, DPoP } = {}) {
+async function asked(config, { pushed = false, DPoP, more = {} } = {}) {
   const checks = {
     pkceCodeVerifier: client.randomPKCECodeVerifier(),
     expectedState: client.randomState(),
@@ -30,7 +30,9 @@ async function asked(config, { pushed = false, DPoP } = {}) {
     nonce: checks.expectedNonce,
     code_challenge: await client.calculatePKCECodeChallenge(checks.pkceCodeVerifier),
     code_challenge_method: "S256",
+    ...more,
   };
+  if ("max_age" in more) checks.maxAge = Number(more.max_age);
   const link = pushed
     ? await client.buildAuthorizationUrlWithPAR(config, parameters, { DPoP })
     : client.buildAuthorizationUrl(config, parameters);
@@ -128,6 +130,16 @@ async function dpop() {
   };
 }
 
+async function reauthentication() {
+  const config = await discovered();
+  const { auth_time } = (await signedIn(config)).claims();
+  const later = [];
+  for (const more of [{}, { max_age: "200" }, { max_age: "0" }, { prompt: "login" }]) {
+    later.push((await signedIn(config, { pushed: "prompt" in more, more })).claims().auth_time >= auth_time);
+  }
+  return { later };
+}
+
 async function machine() {
   const config = await discovered();
   const tokens = await client.clientCredentialsGrant(config, { scope: "tasks:read", resource: given.server });
@@ -158,4 +170,4 @@ async function device() {
   return { pending, denied, spent, claims: first.claims(), statuses };
 }
 
-await run({ discovery, code, refusals, pushed, dpop, machine, device });
+await run({ discovery, code, refusals, pushed, dpop, reauthentication, machine, device });

@@ -38,6 +38,7 @@ class Person:
     def __init__(self, server: str) -> None:
         self._server = server
         self._browser = httpx2.Client(timeout=20)
+        self.sign_ins = 0
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +63,7 @@ class Person:
             form = Form(answer.text)
             if form.action is None:
                 return answer.text
+            self.sign_ins += "password" in form.fields
             answer = self._browser.post(urljoin(str(answer.url), form.action), data=_filled(form, decision, known))
         raise AssertionError(f"no end after {_MOST_PAGES} pages: {answer.status_code} {answer.text[:500]}")
 

@@ -116,6 +116,11 @@ def test_a_token_bound_to_a_key_is_good_with_that_key_alone(flow: Flow, method: 
         assert told["cnf"] == {"jkt": seen["thumbprint"]}
 
 
+def test_a_person_signs_in_anew_where_the_package_asks_for_it(flow: Flow, person: Person) -> None:
+    assert flow("reauthentication") == {"later": [True] * 4}
+    assert person.sign_ins == 3, "at first, for max_age=0 and for prompt=login"
+
+
 @pytest.mark.parametrize("method", CONFIDENTIAL)
 def test_a_machine_has_its_token_until_it_gives_it_back(flow: Flow, method: str) -> None:
     assert flow("machine", method) == {"scope": "tasks:read", "statuses": [200, 401], "active": [True, False]}

@@ -11,7 +11,7 @@ was shown to. The cross-site check runs for every POST; pages may not be framed.
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from garrison.core.errors import GarrisonError
 from garrison.core.ids import digest, new_secret
@@ -21,7 +21,7 @@ from garrison.identity.changes import Change, Changes
 from garrison.identity.clients.service import ClientService
 from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
 from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
-from garrison.identity.oauth.par import URN, pushed_request
+from garrison.identity.oauth.par import URN, push_request, pushed_request
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
 from garrison.identity.oauth.request import (
     AuthorizationRequest,
@@ -39,16 +39,17 @@ from garrison.wire.answer import Answer, Header, empty_answer
 from garrison.wire.call import Call
 
 SHOWN_FOR_S = 600.0
+_ANSWERED_BY_SIGN_IN = frozenset({"max_age", "prompt"})
 _PLACE = "page/authorization request"
 
 
 class Shown(NamedTuple):
-    """A page that was shown: the request, to which session (empty before sign-in), until when, by which query."""
+    """A page that was shown: the request, to which session (empty before sign-in), until when, by which parameters."""
 
     request: AuthorizationRequest
     session_id: str
     until: float
-    query: str
+    given: Mapping[str, str]
 
 
 class AuthorizeEndpoint:
@@ -87,9 +88,8 @@ class AuthorizeEndpoint:
         )
 
     async def _ask(self, call: Call, _body: None) -> Answer:
-        query = call.scope.get("query_string", b"").decode("latin-1")
         try:
-            given: Mapping[str, str] = read_link(query)
+            given: Mapping[str, str] = read_link(call.scope.get("query_string", b"").decode("latin-1"))
             if given.get("request_uri", "").startswith(URN):
                 given = pushed_request(given["request_uri"], given.get("client_id", ""), self._sealer, call.now)
             request = checked_request(given, await self._clients.find(given.get("client_id", "")))
@@ -99,18 +99,23 @@ class AuthorizeEndpoint:
             return self._back(refused.redirect_uri, {"error": refused.error, "state": refused.state})
         if cookie_names(call, development=self._settings.development) is None:
             return error_page("Signing in needs HTTPS here.")
-        entry = signed_in_lately(call)
-        if given.get("prompt") == "none":
+        entry = signed_in_lately(call, within_s=request.within_s)
+        if "none" in given.get("prompt", "").split():
             reason = "login_required" if entry is None else "consent_required"
             return self._back(request.redirect_uri, {"error": reason, "state": request.state})
-        return await self._page(call, request, query, entry)
+        return await self._page(call, request, given, entry)
 
     async def _page(
-        self, call: Call, request: AuthorizationRequest, query: str, entry: SessionEntry | None, told: str = ""
+        self,
+        call: Call,
+        request: AuthorizationRequest,
+        given: Mapping[str, str],
+        entry: SessionEntry | None,
+        told: str = "",
     ) -> Answer:
         client = await self._clients.find(request.client_id)
         name = "" if client is None else client.name
-        shown = Shown(request, "" if entry is None else entry.session_id, call.now + SHOWN_FOR_S, query)
+        shown = Shown(request, "" if entry is None else entry.session_id, call.now + SHOWN_FOR_S, given)
         sealed = self._sealer.seal(json.dumps(shown).encode(), place=_PLACE).hex()
         if entry is None:
             return sign_in_page(
@@ -144,13 +149,15 @@ class AuthorizeEndpoint:
         try:
             cookies = await self._people.sign_in(call, form, names)
         except NotSignedInError as error:
-            return await self._page(call, shown.request, shown.query, None, str(error))
-        return empty_answer(303, ((b"location", f"{call.path}?{shown.query}".encode()), *cookies))
+            return await self._page(call, shown.request, shown.given, None, str(error))
+        given = {name: value for name, value in shown.given.items() if name not in _ANSWERED_BY_SIGN_IN}
+        link = {"client_id": shown.request.client_id, "request_uri": push_request(given, self._sealer, call.now)}
+        return empty_answer(303, ((b"location", f"{call.path}?{urlencode(link)}".encode()), *cookies))
 
     async def _decided(self, call: Call, form: Mapping[str, str], shown: Shown) -> Answer:
         entry, request = signed_in_lately(call), shown.request
         if entry is None or not shown.session_id or entry.session_id != shown.session_id:
-            return await self._page(call, request, shown.query, None, "Sign in once more to decide.")
+            return await self._page(call, request, shown.given, None, "Sign in once more to decide.")
         if form.get("decision") != "allow":
             return self._back(request.redirect_uri, {"error": "access_denied", "state": request.state})
         code = new_secret()

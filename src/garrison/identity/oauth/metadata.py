@@ -42,6 +42,7 @@ def metadata_endpoints(settings: IdentitySettings, paths: Mapping[str, str]) -> 
         **server,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [settings.signing_algorithm],
+        "request_uri_parameter_supported": False,  # true where it is not said
         "claims_supported": ["sub", "auth_time", "email", "email_verified", "nonce"],
     }
     resource = {

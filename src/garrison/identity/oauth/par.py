@@ -37,6 +37,7 @@ _TAKEN = (
     "resource",
     "audience",
     "prompt",
+    "max_age",
     "request",
 )
 
@@ -56,11 +57,16 @@ def par_endpoint(
             raise OAuthError("invalid_request", "redirect_uri or state is not one that is taken") from None
         except RefusedError as refused:
             raise OAuthError(refused.error) from None
-        sealed = sealer.seal(json.dumps([given, clock.now() + LIFETIME_S]).encode(), place=_PLACE)
-        return json_answer(201, {"request_uri": URN + sealed.hex(), "expires_in": int(LIFETIME_S)}, NO_STORE)
+        request_uri = push_request(given, sealer, clock.now())
+        return json_answer(201, {"request_uri": request_uri, "expires_in": int(LIFETIME_S)}, NO_STORE)
 
     summary = "Push an authorization request"
     return client_endpoint("/oauth/par", summary, push, authentication, limit=settings.limit_oauth_lookups)
+
+
+def push_request(given: Mapping[str, str], sealer: Sealer, now: float) -> str:
+    """Return what stands for the parameters in a link."""
+    return URN + sealer.seal(json.dumps([given, now + LIFETIME_S]).encode(), place=_PLACE).hex()
 
 
 def pushed_request(request_uri: str, client_id: str, sealer: Sealer, now: float) -> Mapping[str, str]:

@@ -72,13 +72,16 @@ class PersonSignIn:
         )
 
 
-def signed_in_lately(call: Call) -> SessionEntry | None:
-    """Return the session of whoever is signed in by cookie and proved it lately, None for anybody else."""
+def signed_in_lately(call: Call, *, within_s: float = FRESH_S) -> SessionEntry | None:
+    """Return the session of whoever is signed in by cookie and proved it lately, None for anybody else.
+
+    `within_s` may ask for less than `FRESH_S`, never for more.
+    """
     entry = call.credential
     if not isinstance(entry, SessionEntry) or entry.principal.via != "session" or entry.principal.delegated:
         return None
     newest = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
-    return entry if call.now - newest <= FRESH_S else None
+    return entry if call.now - newest <= min(within_s, FRESH_S) else None
 
 
 def posted(call: Call, body: bytes, *, development: bool) -> tuple[Mapping[str, str], CookieNames]:

@@ -14,6 +14,8 @@ from garrison.identity.clients.model import Client
 from garrison.identity.sessions.cache import IDENTITY_SCOPES
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_ANY_AGE_S = 1e9
+_MAX_AGE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST = 2048
 
 
@@ -27,6 +29,8 @@ class AuthorizationRequest(NamedTuple):
     challenge: str
     audience: str
     nonce: str
+    within_s: float
+    """How long ago the person may have signed in (OpenID Connect Core 3.1.2.1: `max_age`, `prompt=login`)."""
 
 
 class BadRequestError(Exception):
@@ -61,7 +65,10 @@ def checked_request(given: Mapping[str, str], client: Client | None) -> Authoriz
         raise refuse("unauthorized_client")
     if given.get("response_type") != "code":
         raise refuse("unsupported_response_type")
-    if given.get("response_mode", "query") != "query" or "request" in given or "request_uri" in given:
+    for name in ("request", "request_uri"):
+        if name in given:
+            raise refuse(f"{name}_not_supported")
+    if given.get("response_mode", "query") != "query":
         raise refuse("invalid_request")
     challenge = given.get("code_challenge", "")
     if given.get("code_challenge_method") != "S256" or _CHALLENGE.fullmatch(challenge) is None:
@@ -73,10 +80,13 @@ def checked_request(given: Mapping[str, str], client: Client | None) -> Authoriz
     if len(targets) > 1 or targets - set(client.audiences) or not client.audiences:
         raise refuse("invalid_target")
     nonce = given.get("nonce", "")
-    if len(nonce) > 512:
+    max_age, prompts = given.get("max_age", ""), given.get("prompt", "").split()
+    if len(nonce) > 512 or (max_age and _MAX_AGE.fullmatch(max_age) is None) or ("none" in prompts and prompts[1:]):
         raise refuse("invalid_request")
+    within_s = 0.0 if "login" in prompts else float(max_age or _ANY_AGE_S)
     audience = targets.pop() if targets else client.audiences[0]
-    return AuthorizationRequest(client.id, redirect_uri, " ".join(sorted(asked)), state, challenge, audience, nonce)
+    scope = " ".join(sorted(asked))
+    return AuthorizationRequest(client.id, redirect_uri, scope, state, challenge, audience, nonce, within_s)
 
 
 def is_same_redirect(given: str, registered: str) -> bool:

@@ -25,6 +25,11 @@ export async function refusal(work) {
   }
 }
 
+export async function privateKey() {
+  const algorithm = { name: "ECDSA", namedCurve: "P-256" };
+  return { key: await crypto.subtle.importKey("jwk", given.jwk, algorithm, false, ["sign"]), kid: given.jwk.kid };
+}
+
 export async function run(flows) {
   console.log(JSON.stringify({ result: await flows[given.flow]() }));
   process.exit(0);

@@ -1,16 +1,17 @@
 // Flows with oauth4webapi. The results are those of openid-client.mjs, name for name; `resource` is this one's own.
 import * as oauth from "oauth4webapi";
-import { given, refusal, run, visit } from "./conversation.mjs";
+import { given, privateKey, refusal, run, visit } from "./conversation.mjs";
 
 const METHODS = {
   client_secret_basic: () => oauth.ClientSecretBasic(given.client_secret),
   client_secret_post: () => oauth.ClientSecretPost(given.client_secret),
+  private_key_jwt: async () => oauth.PrivateKeyJwt(await privateKey()),
   none: () => oauth.None(),
 };
 const LOOPBACK = { [oauth.allowInsecureRequests]: true };
 const TASKS = new URL("/tasks", given.server);
 const client = { client_id: given.client_id };
-const method = METHODS[given.method]();
+const method = await METHODS[given.method]();
 
 async function discovered(issuer = given.issuer, algorithm = "oidc") {
   const response = await oauth.discoveryRequest(new URL(issuer), { algorithm, ...LOOPBACK });

@@ -1,17 +1,20 @@
 // Flows with openid-client. The results are those of oauth4webapi.mjs, name for name.
 import * as client from "openid-client";
-import { given, refusal, run, visit } from "./conversation.mjs";
+import { given, privateKey, refusal, run, visit } from "./conversation.mjs";
 
 const METHODS = {
   client_secret_basic: () => client.ClientSecretBasic(given.client_secret),
   client_secret_post: () => client.ClientSecretPost(given.client_secret),
+  private_key_jwt: async () => client.PrivateKeyJwt(await privateKey()),
   none: () => client.None(),
 };
 const DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code";
 const TASKS = new URL("/tasks", given.server);
 
+const method = await METHODS[given.method]();
+
 const discovered = (issuer = given.issuer, algorithm = "oidc") =>
-  client.discovery(new URL(issuer), given.client_id, undefined, METHODS[given.method](), {
+  client.discovery(new URL(issuer), given.client_id, undefined, method, {
     algorithm,
     execute: [client.allowInsecureRequests],
   });

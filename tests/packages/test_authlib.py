@@ -10,15 +10,22 @@ from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import OAuth2Client
 from authlib.integrations.starlette_client import OAuth, StarletteOAuth2App
 from authlib.oauth2 import rfc8414, rfc9207
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from authlib.oidc.discovery import OpenIDProviderMetadata
 from joserfc.errors import InvalidClaimError
+from joserfc.jwk import ECKey
 from starlette.requests import Request
 
 from tests.packages.conftest import SCOPE, Clients, Registered
 from tests.packages.person import EMAIL, Person
 from tests.process.server import Server
 
-METHODS = [("confidential", "client_secret_basic"), ("confidential", "client_secret_post"), ("public", "none")]
+METHODS = [
+    ("confidential", "client_secret_basic"),
+    ("confidential", "client_secret_post"),
+    ("signing", "private_key_jwt"),
+    ("public", "none"),
+]
 
 
 @pytest.fixture
@@ -28,15 +35,17 @@ def metadata(server: Server) -> dict[str, Any]:
 
 
 def plain(client: Registered, method: str, metadata: dict[str, Any], **more: Any) -> OAuth2Client:
-    return OAuth2Client(
+    app = OAuth2Client(
         client.client_id,
-        client.client_secret,
+        ECKey.import_key(client.jwk) if client.jwk else client.client_secret,
         token_endpoint_auth_method=method,
         revocation_endpoint_auth_method=method,
         code_challenge_method="S256",
         token_endpoint=metadata["token_endpoint"],
         **more,
     )
+    app.register_client_auth_method(PrivateKeyJWT(alg="ES256"))
+    return app
 
 
 def test_what_we_say_of_ourselves_is_valid(server: Server) -> None:
@@ -84,11 +93,11 @@ def test_the_plain_client_from_the_link_to_the_end_of_the_tokens(
         assert refused.value.error == "invalid_grant"
 
 
-@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+@pytest.mark.parametrize(("kind", "method"), METHODS[:-1])
 def test_a_machine_has_its_token_until_it_gives_it_back(
-    server: Server, clients: Clients, metadata: dict[str, Any], method: str
+    server: Server, clients: Clients, metadata: dict[str, Any], kind: str, method: str
 ) -> None:
-    with plain(clients["confidential"], method, metadata, scope="tasks:read") as app:
+    with plain(clients[kind], method, metadata, scope="tasks:read") as app:
         assert app.fetch_token(grant_type="client_credentials")["scope"] == "tasks:read"
         assert app.get(f"{server.url}/tasks").status_code == 200
         assert app.post(f"{server.url}/tasks", json={"title": "x"}).status_code == 403

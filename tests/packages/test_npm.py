@@ -15,7 +15,9 @@ from tests.process.npm import installed, needs_node
 from tests.process.server import Server
 
 pytestmark = needs_node
-CONFIDENTIAL = ("client_secret_basic", "client_secret_post")
+CONFIDENTIAL = ("client_secret_basic", "client_secret_post", "private_key_jwt")
+KINDS = {"none": "public", "private_key_jwt": "signing"}
+"""Which client authenticates how; any other way is the confidential one's."""
 Flow = Callable[..., dict[str, Any]]
 
 
@@ -29,7 +31,7 @@ def flow(request: pytest.FixtureRequest, drivers: Path, server: Server, clients:
     """Return what runs a flow of the package's driver, and is the person whom it asks."""
 
     def run(name: str, method: str = "client_secret_basic") -> dict[str, Any]:
-        client = clients["public" if method == "none" else "confidential"]
+        client = clients[KINDS.get(method, "confidential")]
         told = {"flow": name, "method": method, "issuer": server.url, "server": server.url, "scope": SCOPE}
         given = {**client._asdict(), **told}
         driver = subprocess.Popen(
@@ -76,7 +78,7 @@ def test_the_code_flow_from_the_link_to_the_end_of_the_tokens(
 ) -> None:
     seen = flow("code", method)
     claims = seen["claims"]
-    client = clients["public" if method == "none" else "confidential"]
+    client = clients[KINDS.get(method, "confidential")]
     assert (claims["iss"], claims["aud"], claims["email"]) == (server.url, client.client_id, EMAIL)
     assert seen["userinfo"] == {"sub": claims["sub"], "email": EMAIL, "email_verified": False}
     assert seen["statuses"] == [200, 200, 401], "with the first token, a refreshed one, and after revocation"
@@ -103,7 +105,7 @@ def test_a_pushed_request_shows_nothing_of_itself_in_the_link(flow: Flow, method
     assert flow("pushed", method) == {"parameters": ["client_id", "request_uri"], "status": 200}
 
 
-@pytest.mark.parametrize("method", ["client_secret_basic", "none"])
+@pytest.mark.parametrize("method", ["private_key_jwt", "none"])
 def test_a_token_bound_to_a_key_is_good_with_that_key_alone(flow: Flow, method: str) -> None:
     seen = flow("dpop", method)
     assert [one.lower() for one in seen["types"]] == ["dpop", "dpop"]
@@ -133,7 +135,7 @@ def test_a_device_gets_what_somebody_allowed_it_elsewhere(
     seen = flow("device", method)
     assert seen["pending"] == "authorization_pending"
     assert seen["denied"] == "access_denied"
-    client = clients["public" if method == "none" else "confidential"]
+    client = clients[KINDS.get(method, "confidential")]
     assert (seen["claims"]["iss"], seen["claims"]["aud"]) == (server.url, client.client_id)
     assert seen["statuses"] == [200, 200, 401], "with the first token, a refreshed one, and after revocation"
     assert seen["spent"] == "invalid_grant"

@@ -26,9 +26,9 @@ class Way:
 
     def __init__(self, method: str, client: Registered) -> None:
         known = {"client_id": client.client_id, "client_secret": client.client_secret}
-        shown = {name: value for name, value in known.items() if value is not None}
+        shown = {name: value for name, value in known.items() if value}
         by_basic = method == "client_secret_basic"
-        self.auth = (client.client_id, client.client_secret or "") if by_basic else None
+        self.auth = (client.client_id, client.client_secret) if by_basic else None
         self.fields = {} if by_basic else shown
         self.at_token: dict[str, Any] = {"client_secret": client.client_secret, "include_client_id": not by_basic}
 

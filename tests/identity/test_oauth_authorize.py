@@ -13,10 +13,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from garrison.core.clock import ManualClock
 from garrison.identity.clients.model import Client as OAuthClient
 from garrison.identity.clients.service import Made
 from garrison.identity.oauth.request import is_same_redirect
 from garrison.identity.signing.jose import verify
+from tests.identity.test_dpop import Key
 from tests.identity.test_oauth_token import AUDIENCE, Api, claims
 
 EMAIL, PASSWORD = "ada@example.com", "a long walk to the sea"
@@ -76,7 +78,7 @@ class Flow:
         assert location.startswith(self.redirect_uri)
         return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
 
-    def exchange(self, code: str, **change: str | None) -> Any:
+    def exchange(self, code: str, headers: dict[str, str] | None = None, **change: str | None) -> Any:
         fields = {
             "grant_type": "authorization_code",
             "code": code,
@@ -87,7 +89,7 @@ class Flow:
             **change,
         }
         kept = {name: value for name, value in fields.items() if value is not None}
-        return self.api.client.post("/oauth/token", data=kept)
+        return self.api.client.post("/oauth/token", data=kept, headers=headers)
 
 
 def make(api: Api, name: str = "app", **more: Any) -> Made:
@@ -189,7 +191,7 @@ def test_a_code_is_spent_once_and_a_replay_ends_what_it_gave(flow: Flow) -> None
 
 def test_a_code_needs_its_client_its_address_and_its_verifier(flow: Flow) -> None:
     other = make(flow.api, "other")
-    wrong: list[dict[str, str | None]] = [
+    wrong: list[dict[str, Any]] = [
         {"code_verifier": secrets.token_urlsafe(48)},
         {"code_verifier": "short"},
         {"redirect_uri": "https://app.example.com/callback"},
@@ -262,6 +264,7 @@ def test_scopes_are_what_was_given_and_what_the_person_has(flow: Flow) -> None:
         ({"response_mode": "fragment"}, "invalid_request"),
         ({"request": "x.y.z"}, "request_not_supported"),
         ({"request_uri": "https://evil.example.com"}, "request_uri_not_supported"),
+        ({"dpop_jkt": "short"}, "invalid_request"),
         ({"max_age": "-1"}, "invalid_request"),
         ({"max_age": "soon"}, "invalid_request"),
         ({"prompt": "none login"}, "invalid_request"),
@@ -348,10 +351,11 @@ def test_two_hundred_spellings_of_a_redirect_uri() -> None:
 # Pushed requests
 
 
-def push(flow: Flow, **change: str | None) -> Any:
+def push(flow: Flow, headers: dict[str, str] | None = None, **change: str | None) -> Any:
     fields = dict(parse_qs(flow.query(**change)))
     user = (flow.made.client.id, flow.made.secret)
-    return flow.api.client.post("/oauth/par", data={name: values[0] for name, values in fields.items()}, auth=user)
+    given = {name: values[0] for name, values in fields.items()}
+    return flow.api.client.post("/oauth/par", data=given, auth=user, headers=headers)
 
 
 def test_a_pushed_request_is_what_is_asked_and_nothing_in_the_link_changes_it(flow: Flow) -> None:
@@ -390,6 +394,48 @@ def test_a_pushed_request_is_its_clients_and_checked_at_once(flow: Flow) -> None
         assert (refused.status_code, refused.json()["error"]) == (400, error), change
     fields = {"client_id": flow.made.client.id, "client_secret": "wrong"}
     assert flow.api.client.post("/oauth/par", data=fields).status_code == 401
+
+
+# Codes for one key
+
+
+def proof(key: Key, path: str) -> dict[str, str]:
+    return {"dpop": key.proof("POST", path, htu=f"http://testserver{path}")}
+
+
+@pytest.fixture
+def keys(flow: Flow) -> tuple[Key, Key]:
+    clock = ManualClock()
+    clock.set_wall(flow.api.garrison._runtime._clock.now())  # type: ignore[union-attr]
+    return Key(clock), Key(clock)
+
+
+@pytest.mark.parametrize("way", ["in the link", "pushed", "by proof"])
+def test_a_code_is_for_the_key_that_was_named_and_no_other(flow: Flow, keys: tuple[Key, Key], way: str) -> None:
+    key, other = keys
+    flow.sign_in()
+    if way == "in the link":
+        page = flow.ask(dpop_jkt=key.jkt)
+    else:
+        pushed = push(flow, dpop_jkt=key.jkt) if way == "pushed" else push(flow, proof(key, "/oauth/par"))
+        link = {"client_id": flow.made.client.id, "request_uri": pushed.json()["request_uri"]}
+        page = flow.browser.get("/oauth/authorize?" + urlencode(link))
+    code = flow.sent_back(flow.post(page.text, step="decide", decision="allow"))["code"]
+    for headers in (None, proof(other, "/oauth/token")):
+        assert flow.exchange(code, headers).json() == {"error": "invalid_grant"}
+    answer = flow.exchange(code, proof(key, "/oauth/token"))
+    assert (answer.status_code, answer.json()["token_type"]) == (200, "DPoP")
+
+
+def test_a_pushed_request_names_one_key_and_proves_it(flow: Flow, keys: tuple[Key, Key]) -> None:
+    key, other = keys
+    assert push(flow, proof(key, "/oauth/par"), dpop_jkt=key.jkt).status_code == 201
+    for refused in (
+        push(flow, proof(key, "/oauth/par"), dpop_jkt=other.jkt),
+        push(flow, proof(key, "/oauth/token")),
+        push(flow, {"dpop": "x"}),
+    ):
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_dpop_proof")
 
 
 # How lately the person signed in

@@ -156,12 +156,18 @@ async function pushed() {
 async function dpop() {
   const server = await discovered();
   const DPoP = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
-  const first = await signedIn(server, { pushed: given.method !== "none", DPoP });
+  const other = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
+  const pushed = given.method !== "none";
+  const more = pushed ? {} : { dpop_jkt: await DPoP.calculateThumbprint() };
+  const { link, checks } = await asked(server, { pushed, DPoP, more });
+  const landed = await visit(link);
+  const code_by_other_key = await refusal(exchanged(server, landed, checks, other));
+  const first = await exchanged(server, landed, checks, DPoP);
   const { sub } = oauth.getValidatedIdTokenClaims(first);
   const userinfo = await shown(server, first.access_token, sub, DPoP);
   const tokens = await refreshed(server, first.refresh_token, DPoP);
-  const other = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
   return {
+    code_by_other_key,
     types: [first.token_type, tokens.token_type],
     same: userinfo.sub === sub,
     statuses: [await called(tokens, DPoP), await called(tokens), await called(tokens, other)],

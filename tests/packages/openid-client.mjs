@@ -118,12 +118,19 @@ async function dpop() {
   const config = await discovered();
   const pair = await client.randomDPoPKeyPair("ES256");
   const DPoP = client.getDPoPHandle(config, pair);
-  const first = await signedIn(config, { pushed: given.method !== "none", DPoP });
+  const other = client.getDPoPHandle(config, await client.randomDPoPKeyPair("ES256"));
+  const pushed = given.method !== "none";
+  const more = pushed ? {} : { dpop_jkt: await DPoP.calculateThumbprint() };
+  const { link, checks } = await asked(config, { pushed, DPoP, more });
+  const landed = await visit(link);
+  const exchange = (DPoP) => client.authorizationCodeGrant(config, landed, checks, undefined, { DPoP });
+  const code_by_other_key = await refusal(exchange(other));
+  const first = await exchange(DPoP);
   const { sub } = first.claims();
   const userinfo = await client.fetchUserInfo(config, first.access_token, sub, { DPoP });
   const tokens = await client.refreshTokenGrant(config, first.refresh_token, undefined, { DPoP });
-  const other = client.getDPoPHandle(config, await client.randomDPoPKeyPair("ES256"));
   return {
+    code_by_other_key,
     types: [first.token_type, tokens.token_type],
     same: userinfo.sub === sub,
     statuses: [await called(config, tokens, DPoP), await called(config, tokens), await called(config, tokens, other)],

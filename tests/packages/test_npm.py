@@ -111,7 +111,7 @@ def test_a_token_bound_to_a_key_is_good_with_that_key_alone(flow: Flow, method: 
     assert [one.lower() for one in seen["types"]] == ["dpop", "dpop"]
     assert seen["same"] is True
     assert seen["statuses"] == [200, 401, 401], "with a proof, as a bearer token, with another key's proof"
-    assert seen["by_other_key"] == "invalid_grant"
+    assert seen["code_by_other_key"] == seen["by_other_key"] == "invalid_grant"
     if method != "none":
         told = seen["introspected"]
         assert (told["active"], told["token_type"]) == (True, "DPoP")

@@ -232,7 +232,7 @@ def wire_identity(
             token_endpoint.endpoint(),
             *authorize.endpoints(),
             *device.endpoints(),
-            par_endpoint(authentication, sealer, clock, settings),
+            par_endpoint(authentication, proofs, sealer, clock, settings),
             *userinfo_endpoints(),
             *revocation_endpoints(authentication, RevocationService(changes), own, settings),
             *metadata_endpoints(

@@ -176,6 +176,7 @@ class AuthorizeEndpoint:
                 proved_at,
                 change.now + LIFETIME_S,
                 None,
+                request.jkt or None,
             )
             insert_code(change.connection, digest(code, purpose=PURPOSE), kept, now=change.now)
             change.record("client.consented", request.client_id, scope=request.scope)

@@ -44,12 +44,16 @@ codes = Table(
     Column("good_until", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("session_id", String(32), nullable=True),
+    Column("jkt", String(64), nullable=True),
     Index("authorization_codes_by_expiry", "expires_at"),
 )
 
 
 class Code(NamedTuple):
-    """What a code stands for. `session_id` is None until it is spent; `proved_at` is when the person signed in."""
+    """What a code stands for. `session_id` is None until it is spent; `proved_at` is when the person signed in.
+
+    `jkt`: thumbprint of the key whose proof has to come with the code, None where the client named none.
+    """
 
     client_id: str
     account_id: str
@@ -62,6 +66,7 @@ class Code(NamedTuple):
     proved_at: float
     good_until: float
     session_id: str | None
+    jkt: str | None
 
 
 def insert_code(connection: Connection, digest: bytes, code: Code, *, now: float) -> None:

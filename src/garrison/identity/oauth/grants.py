@@ -96,6 +96,7 @@ class Grants:
                 change.now >= found.good_until
                 or parameters.one("redirect_uri") != found.redirect_uri
                 or not _is_verifier(verifier, found.challenge)
+                or found.jkt not in (None, jkt)
             ):
                 return None
             given = Given(

@@ -2,7 +2,8 @@
 
 What it gets to put into the link is the request, checked and sealed for this client, good for 90 seconds: nothing is
 kept, and nothing of it can be read or changed on the way through the browser. (Whoever has the link may open it twice
-within that time; what a page may do is bound to the session that sees it all the same.)
+within that time; what a page may do is bound to the session that sees it all the same.) A proof that comes along names
+the key that the code will be for (RFC 9449 section 10.1), as `dpop_jkt` does.
 """
 
 import json
@@ -17,8 +18,10 @@ from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.endpoint import client_endpoint
 from garrison.identity.oauth.errors import NO_STORE, OAuthError
 from garrison.identity.oauth.parameters import Parameters
+from garrison.identity.oauth.proof import proved_key
 from garrison.identity.oauth.request import BadRequestError, RefusedError, checked_request
 from garrison.identity.settings import IdentitySettings
+from garrison.identity.tokens.dpop import Proofs
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
@@ -38,19 +41,22 @@ _TAKEN = (
     "audience",
     "prompt",
     "max_age",
+    "dpop_jkt",
     "request",
 )
 
 
 def par_endpoint(
-    authentication: ClientAuthentication, sealer: Sealer, clock: Clock, settings: IdentitySettings
+    authentication: ClientAuthentication, proofs: Proofs, sealer: Sealer, clock: Clock, settings: IdentitySettings
 ) -> Endpoint:
     """Return the endpoint."""
 
-    async def push(_call: Call, client: Client, parameters: Parameters) -> Answer:
+    async def push(call: Call, client: Client, parameters: Parameters) -> Answer:
         if parameters.one("request_uri"):
             raise OAuthError("invalid_request", "request_uri cannot be pushed")
-        given = {"client_id": client.id, **_taken(parameters)}
+        given, jkt = {"client_id": client.id, **_taken(parameters)}, proved_key(call, proofs)
+        if jkt and given.setdefault("dpop_jkt", jkt) != jkt:
+            raise OAuthError("invalid_dpop_proof", "dpop_jkt is another key than the proof's")
         try:
             checked_request(given, client)
         except BadRequestError:

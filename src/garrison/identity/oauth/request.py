@@ -13,7 +13,7 @@ from garrison.core.network import is_loopback
 from garrison.identity.clients.model import Client
 from garrison.identity.sessions.cache import IDENTITY_SCOPES
 
-_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_SHA256 = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _ANY_AGE_S = 1e9
 _MAX_AGE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST = 2048
@@ -31,6 +31,8 @@ class AuthorizationRequest(NamedTuple):
     nonce: str
     within_s: float
     """How long ago the person may have signed in (OpenID Connect Core 3.1.2.1: `max_age`, `prompt=login`)."""
+    jkt: str
+    """Thumbprint of the key that the code is for alone (RFC 9449 section 10), empty where none is named."""
 
 
 class BadRequestError(Exception):
@@ -70,8 +72,10 @@ def checked_request(given: Mapping[str, str], client: Client | None) -> Authoriz
             raise refuse(f"{name}_not_supported")
     if given.get("response_mode", "query") != "query":
         raise refuse("invalid_request")
-    challenge = given.get("code_challenge", "")
-    if given.get("code_challenge_method") != "S256" or _CHALLENGE.fullmatch(challenge) is None:
+    challenge, jkt = given.get("code_challenge", ""), given.get("dpop_jkt", "")
+    if given.get("code_challenge_method") != "S256" or _SHA256.fullmatch(challenge) is None:
+        raise refuse("invalid_request")
+    if jkt and _SHA256.fullmatch(jkt) is None:
         raise refuse("invalid_request")
     asked = set(given.get("scope", "").split())
     if asked - set(client.scopes) - IDENTITY_SCOPES:
@@ -86,7 +90,7 @@ def checked_request(given: Mapping[str, str], client: Client | None) -> Authoriz
     within_s = 0.0 if "login" in prompts else float(max_age or _ANY_AGE_S)
     audience = targets.pop() if targets else client.audiences[0]
     scope = " ".join(sorted(asked))
-    return AuthorizationRequest(client.id, redirect_uri, scope, state, challenge, audience, nonce, within_s)
+    return AuthorizationRequest(client.id, redirect_uri, scope, state, challenge, audience, nonce, within_s, jkt)
 
 
 def is_same_redirect(given: str, registered: str) -> bool:

@@ -17,9 +17,10 @@ from garrison.identity.oauth.errors import NO_STORE, OAuthError
 from garrison.identity.oauth.exchange import TokenExchange
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
+from garrison.identity.oauth.proof import proved_key
 from garrison.identity.origins import origin_of
 from garrison.identity.settings import IdentitySettings
-from garrison.identity.signing.jose import TokenRefused, sign
+from garrison.identity.signing.jose import sign
 from garrison.identity.signing.keyring import Keyring
 from garrison.identity.signing.service import SigningService
 from garrison.identity.tokens.dpop import Proofs
@@ -63,7 +64,7 @@ class TokenEndpoint:
             raise OAuthError("unsupported_grant_type")
         if grant not in client.grants:
             raise OAuthError("unauthorized_client")
-        jkt, origin, network = self._proved(call), origin_of(call), call.network
+        jkt, origin, network = proved_key(call, self._proofs), origin_of(call), call.network
         match grant:
             case "authorization_code":
                 document = await self._grants.by_code(client, parameters, jkt, network=network, origin=origin)
@@ -78,15 +79,6 @@ class TokenEndpoint:
             case _:  # a name in GRANTS without a line here
                 raise OAuthError("unsupported_grant_type")
         return json_answer(200, document, NO_STORE)
-
-    def _proved(self, call: Call) -> str:
-        """Return the thumbprint of the key that the token is to be bound to, empty without a proof."""
-        if b"dpop" not in call.headers:
-            return ""
-        try:
-            return self._proofs.verified(call)
-        except TokenRefused:
-            raise OAuthError("invalid_dpop_proof") from None
 
     async def _client_credentials(self, client: Client, parameters: Parameters, jkt: str) -> Mapping[str, Any]:
         audience = asked_audience(client, parameters)

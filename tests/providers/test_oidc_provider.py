@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,26 +16,18 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx2
 import pytest
 
+from tests.process.npm import installed, needs_node
 from tests.process.server import GARRISON, RAISED, Server, free_port
 from tests.providers.rig import API, CLIENT_SECRET, LANDING, Browser, Provider
 
 HERE = Path(__file__).parent
 BOUND_S, LEEWAY_S = 2.0, 1
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None, reason="oidc-provider needs node and npm"
-)
+pytestmark = needs_node
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("provider") / "node"
-    shutil.copytree(HERE, directory, ignore=shutil.ignore_patterns("node_modules", "*.py", "__pycache__"))
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode and ("ENOTFOUND" in done.stderr or "ECONNREFUSED" in done.stderr or "network" in done.stderr):
-        pytest.skip("oidc-provider needs a package registry")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return directory
+    return installed(HERE, tmp_path_factory)
 
 
 @dataclass

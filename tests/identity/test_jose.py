@@ -16,15 +16,18 @@ from garrison.core.clock import ManualClock
 from garrison.identity.signing import jose
 from garrison.identity.signing.jose import (
     ALGORITHMS,
+    MAX_TOKEN_BYTES,
     TokenRefused,
     VerifyingKey,
     generate_key,
     import_public,
     load_private,
+    peek,
     private_bytes,
     public_jwk,
     sign,
     verify,
+    verify_with,
 )
 from tests.identity.conftest import Client, OpenProcess, Process
 
@@ -179,20 +182,111 @@ def test_forms_that_are_no_compact_token() -> None:
         refused(wrong)
 
 
+def signed_as_spelt(head: str, body: str, name: str = "HS256") -> str:
+    """Return a token whose signature is right for these two segments as they are spelt."""
+    signature = jose._MODELS[name].sign(f"{head}.{body}".encode(), KEYS[name].key)
+    return f"{head}.{body}.{b64(signature)}"
+
+
+def read_as_ours(raw: bytes) -> None:
+    verify(raw, BY_KID.get, typ="at+jwt")
+
+
+def read_as_foreign(raw: bytes) -> None:
+    header, _ = peek(raw)
+    verify_with(raw, header, BY_KID[header.kid])
+
+
+READERS = pytest.mark.parametrize("read", [read_as_ours, read_as_foreign])
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def spellings(segment: str) -> list[str]:
+    """Return what else decodes to the same bytes where nobody looks at the bits that are left over."""
+    return [
+        segment[:-1] + other
+        for other in ALPHABET
+        if other != segment[-1] and unb64(segment[:-1] + other) == unb64(segment)
+    ]
+
+
+@READERS
+@pytest.mark.parametrize("over", [2, 3])
+@pytest.mark.parametrize("segment", [0, 1])
+def test_bits_left_over_are_refused_even_where_they_are_signed(
+    read: Callable[[bytes], None], segment: int, over: int
+) -> None:
+    head = json.dumps({"alg": "HS256", "kid": "k-HS256", "typ": "at+jwt"})
+    parts = [b64((text + " " * more).encode()) for text in (head, '{"sub":"a"}') for more in range(3)]
+    canonical = next(part for part in parts[segment * 3 : segment * 3 + 3] if len(part) % 4 == over)
+    made = [parts[0], parts[3]]
+    made[segment] = canonical
+    read(signed_as_spelt(*made).encode())
+    others = spellings(canonical)
+    assert len(others) == {2: 15, 3: 3}[over]
+    for other in others:
+        made[segment] = other
+        with pytest.raises(TokenRefused) as caught:
+            read(signed_as_spelt(*made).encode())
+        assert caught.value.code == "malformed"
+
+
+@READERS
+@pytest.mark.parametrize(("name", "over"), [("ES256", 2), ("HS256", 3)])
+def test_a_signature_has_one_spelling(read: Callable[[bytes], None], name: str, over: int) -> None:
+    head, body, last = token(name).split(".")
+    assert len(last) % 4 == over
+    for other in spellings(last):
+        with pytest.raises(TokenRefused) as caught:
+            read(f"{head}.{body}.{other}".encode())
+        assert caught.value.code == "malformed"
+
+
+@READERS
 @pytest.mark.parametrize("segment", [0, 1, 2])
-def test_another_spelling_of_the_same_bytes_is_another_token(segment: int) -> None:
-    """Trailing bits of base 64: `AB` and `AA` decode alike."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    found = 0
-    for padding in range(3):
-        parts = token(claims={"sub": "a" * padding}, header={"typ": "at+jwt"}).split(".")
-        last = parts[segment][-1]
-        for other in alphabet:
-            spelt = parts[segment][:-1] + other
-            if other != last and unb64(spelt) == unb64(parts[segment]):
-                found += 1
-                refused(".".join([*parts[:segment], spelt, *parts[segment + 1 :]]))
-    assert found or segment == 0
+def test_no_byte_beyond_the_alphabet_of_urls_in_any_segment(read: Callable[[bytes], None], segment: int) -> None:
+    """The standard alphabet (`+ /`), padding, white space, and all else that decoders are known to skip."""
+    parts = [part.encode() for part in token("HS256").split(".")]
+    whole, beyond = parts[segment], [bytes([one]) for one in range(256) if chr(one) not in ALPHABET]
+    assert {b"+", b"/", b"=", b" ", b"\n", b"\r", b"\t", b"\x00", b"."} < set(beyond)
+    for one in (*beyond, b"==", b"====", b"\r\n"):
+        for at in (0, len(whole) // 2, len(whole) - 1, len(whole)):
+            for rest in (at, at + len(one)):  # put in, and in the place of another
+                parts[segment] = whole[:at] + one + whole[rest:]
+                with pytest.raises(TokenRefused) as caught:
+                    read(b".".join(parts))
+                assert caught.value.code == "malformed", (one, at)
+
+
+@READERS
+@pytest.mark.parametrize("length", [0, 1, 5])
+@pytest.mark.parametrize("segment", [0, 1, 2])
+def test_no_bytes_are_spelt_so(read: Callable[[bytes], None], segment: int, length: int) -> None:
+    parts = token("HS256").split(".")
+    parts[segment] = "A" * length
+    with pytest.raises(TokenRefused) as caught:
+        read(".".join(parts).encode())
+    assert caught.value.code == "malformed"
+
+
+def test_of_all_spellings_one_is_canonical() -> None:
+    for front in ("", "A", "AAAA", "AAAA_"):
+        for one in ALPHABET:
+            for last in ALPHABET:
+                segment = front + one + last
+                try:
+                    found = jose._decoded(segment.encode())
+                except TokenRefused:
+                    assert len(segment) % 4 == 1 or b64(unb64(segment)) != segment
+                else:
+                    assert b64(found) == segment
+
+
+def test_a_token_has_at_most_8_kib() -> None:
+    made = [token("HS256", claims={"sub": "a" * length}).encode() for length in range(5900, 6200)]
+    read_as_ours(max((one for one in made if len(one) <= MAX_TOKEN_BYTES), key=len))
+    assert refused(min((one for one in made if len(one) > MAX_TOKEN_BYTES), key=len)) == "too_long"
+    assert {MAX_TOKEN_BYTES, MAX_TOKEN_BYTES + 1} & {len(one) for one in made}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Signing and verifying compact JWS: the one place (RFC 7515, RFC 7519, RFC 8725; ASVS 5.0 V9.1).
 
-    size ▸ three segments ▸ header: strict JSON, only names we know ▸ key by `kid` ▸ `alg` is the key's ▸ `typ`
-    ▸ signature ▸ payload: strict JSON
+    size ▸ three segments ▸ header: strict JSON, only names we know ▸ `typ` ▸ key by `kid` ▸ `alg` is the key's
+    ▸ base 64 of payload and signature ▸ signature ▸ payload: strict JSON
 
 The algorithm comes from the key and is only compared with the header. What would let a token choose its own key
 (`jwk jku x5u x5c`), extensions (`crit`, `b64`, `zip`), duplicate members, and base 64 that is not canonical are
@@ -9,6 +9,7 @@ refused before any cryptography. joserfc makes the keys and computes; nothing he
 """
 
 import base64
+import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -31,7 +32,11 @@ _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 _FOREIGN_NAMES = _HEADER_NAMES | {"x5t", "x5t#S256", "nonce"}
 """Of others' tokens: fingerprints of certificates that nobody reads here, and what one provider adds."""
 _MOST_HEADERS = 256
-_COMPACT = re.compile(rb"[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{2,}")
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/...")
+"""The alphabet of URLs in the place of the standard one, whose own characters become what no decoder takes."""
+_PADDING = (b"", b"", b"==", b"=")
+_LAST = (frozenset(range(256)), frozenset[int](), frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
+"""By length modulo 4: what a segment may end with, which is whatever leaves no bit over that is set."""
 _NESTED = re.compile(rb'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+')
 _MODELS = {name: JWSRegistry.algorithms[name] for name in ALGORITHMS}
 
@@ -130,14 +135,14 @@ def verify(token: bytes, find_key: FindKey, *, typ: str) -> Verified:
 
     What the claims say (issuer, audience, times) is not looked at here.
     """
-    head, _, last = _split(token)
+    head, body, last = _split(token)
     header = _headers.get(head) or _read_header(head, _HEADER_NAMES)
     if header.typ != typ:
         raise TokenRefused("typ")
     key = find_key(header.kid)
     if key is None:
         raise TokenRefused("kid")
-    claims = _claims_of(token, header, key, last)
+    claims = _claims_of(token, body, last, header, key)
     if len(_headers) < _MOST_HEADERS:
         _headers[head] = header
     return Verified(claims, header.kid)
@@ -156,7 +161,8 @@ def peek(token: bytes, *, needs_kid: bool = True) -> tuple[Header, str]:
 
 def verify_with(token: bytes, header: Header, key: VerifyingKey) -> Mapping[str, Any]:
     """Return the claims of a token that `peek` read, if this key signed it. Raises TokenRefused."""
-    return _claims_of(token, header, key, _split(token)[2])
+    _, body, last = _split(token)
+    return _claims_of(token, body, last, header, key)
 
 
 def read_proof_header(token: bytes, typ: str) -> tuple[Header, Mapping[str, Any]]:
@@ -179,24 +185,24 @@ def _split(token: bytes) -> tuple[bytes, bytes, bytes]:
     """Return the three segments. Raises TokenRefused."""
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenRefused("too_long")
-    if _COMPACT.fullmatch(token) is None:
+    parts = token.split(b".", 3)
+    if len(parts) != 3:
         raise TokenRefused("malformed")
-    head, body, last = token.split(b".")
+    head, body, last = parts
     return head, body, last
 
 
-def _claims_of(token: bytes, header: Header, key: VerifyingKey, last: bytes) -> Mapping[str, Any]:
+def _claims_of(token: bytes, body: bytes, last: bytes, header: Header, key: VerifyingKey) -> Mapping[str, Any]:
     if key.algorithm != header.alg:
         raise TokenRefused("alg")
-    signature = _decoded(last)
-    signed = token[: -len(last) - 1]
+    payload, signature = _decoded(body), _decoded(last)
     try:
-        right = _MODELS[key.algorithm].verify(signed, signature, key.key)
+        right = _MODELS[key.algorithm].verify(token[: -len(last) - 1], signature, key.key)
     except Exception:  # a key or signature that the library cannot work with is no signature
         right = False
     if right is not True:
         raise TokenRefused("signature")
-    return strict_object(_decoded(signed.rpartition(b".")[2]))
+    return strict_object(payload)
 
 
 def numeric_date(value: Any) -> float | None:
@@ -233,7 +239,7 @@ def strict_object(raw: bytes) -> dict[str, Any]:
         if deepest > MAX_DEPTH:
             raise TokenRefused("malformed")
     try:
-        found = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = _JSON.decode(raw.decode())
         if b"\\u" in raw:  # half of a surrogate pair is no text (RFC 7493 section 2.1), and cannot be written down
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
@@ -254,6 +260,9 @@ def _no_constant(_name: str) -> None:
     raise ValueError
 
 
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
 def _encoded(document: Mapping[str, Any]) -> bytes:
     return _base64(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
 
@@ -263,11 +272,14 @@ def _base64(raw: bytes) -> bytes:
 
 
 def _decoded(segment: bytes) -> bytes:
-    """Decode canonical base 64 without padding (RFC 7515 section 2). Raises TokenRefused."""
+    """Decode canonical base 64 without padding (RFC 7515 section 2, RFC 4648 section 5). Raises TokenRefused.
+
+    Every other spelling of the same bytes is refused: the standard alphabet, padding, white space, bits left over.
+    """
+    over = len(segment) % 4
+    if not segment or segment[-1] not in _LAST[over]:
+        raise TokenRefused("malformed")
     try:
-        raw = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        return binascii.a2b_base64(segment.translate(_TO_STANDARD) + _PADDING[over], strict_mode=True)
     except ValueError:
         raise TokenRefused("malformed") from None
-    if base64.urlsafe_b64encode(raw).rstrip(b"=") != segment:  # trailing bits, another spelling of the same
-        raise TokenRefused("malformed")
-    return raw

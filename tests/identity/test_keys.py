@@ -96,6 +96,10 @@ def api(tmp_path: Path) -> Iterator[Api]:
         yield opened
 
 
+def misspelt(key: str) -> str:
+    return key[:-1] + ("x" if key[-1] != "x" else "y")
+
+
 def test_a_key_has_a_form_that_scanners_find() -> None:
     keys = {new_key() for _ in range(100)}
     assert len(keys) == 100
@@ -124,9 +128,29 @@ def test_a_key_passes_rules_that_name_a_scope_it_has(api: Api) -> None:
     assert statuses == [200, 200, 403, 403, 403]
     both = api.client.get("/tasks", headers={"x-api-key": made.secret, "authorization": f"Bearer {made.secret}"})
     assert (both.status_code, both.json()["code"]) == (400, "two_credentials")
-    for wrong in (new_key(), made.secret[:-1] + "x", "", "x" * 9000):
+    for wrong in (new_key(), misspelt(made.secret), "", "x" * 9000):
         assert api.get("/tasks", wrong).status_code == 401
         assert api.get("/open", wrong).status_code == 401, "a dead explicit credential is 401 everywhere"
+
+
+@pytest.mark.parametrize("bearer", [False, True])
+def test_the_store_is_asked_once_for_a_key_and_never_for_what_has_not_its_form(api: Api, bearer: bool) -> None:
+    made = api.make()
+    cache = api.garrison._runtime._identity.cache  # type: ignore[union-attr]
+    asked: list[str] = []
+    cold = cache._cold
+
+    def counting(sql: str, parameters: tuple[Any, ...]) -> Any:
+        asked.append(sql)
+        return cold(sql, parameters)
+
+    cache._cold = counting
+    for wrong in (misspelt(made.secret), made.secret + "a", "grn_", "grn_" * 99):
+        assert api.get("/tasks", wrong, bearer=bearer).status_code == 401
+    assert not asked
+    for _ in range(3):
+        assert api.get("/tasks", made.secret, bearer=bearer).status_code == 200
+    assert len(asked) == 1
 
 
 def test_a_key_never_exceeds_its_maker_at_use(api: Api) -> None:

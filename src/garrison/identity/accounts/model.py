@@ -7,6 +7,7 @@ by a new password only, not by a new hash of the same one.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from sqlalchemy import CheckConstraint, Column, Double, Integer, String, Table, Text
@@ -49,6 +50,7 @@ class Account:
     created_at: float
 
 
+@lru_cache(1024)
 def roles_of(text: str) -> frozenset[str]:
     """Return the roles of an account as its column holds them: those beside `member`, separated by spaces."""
     return frozenset((MEMBER, *text.split()))

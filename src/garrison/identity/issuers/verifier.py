@@ -9,6 +9,7 @@ then on its version is compared with the news, like that of a session. A process
 one that cannot hear the news reads it each time, and where it cannot be read nobody passes. Who is refused is not kept.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
@@ -80,7 +81,7 @@ class ForeignTokens:
         self._view = view
         self._known = view.known_account
         self._leeway_s = leeway_s
-        self._entries: dict[bytes, ForeignEntry] = {}
+        self._entries: OrderedDict[bytes, ForeignEntry] = OrderedDict()
 
     def show(self, shown: bytes, token: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
         """Return the entry of this token, REFUSED, or None where it is of no issuer that is configured.
@@ -194,7 +195,7 @@ class ForeignTokens:
             return REFUSED
         entry.account_version = version
         if len(self._entries) >= MOST_KEPT:
-            del self._entries[next(iter(self._entries))]
+            self._entries.popitem(last=False)
         self._entries[shown] = entry
         return entry
 

@@ -62,14 +62,15 @@ class KeyAuthenticator:
             shown = bearer_of(call)
             if not shown.startswith(b"grn_"):
                 return None
-        if not is_well_formed(shown):
-            return REFUSED
         outcome = self._cache.verify(sha256(_SALT + shown).digest(), call, self._ask)
-        if isinstance(outcome, Awaitable):
-            return self._wait(outcome, call)
-        return self._admitted(outcome, call)
+        if isinstance(outcome, KeyEntry):  # first, since isinstance with Awaitable takes 0.25 µs
+            return self._admitted(outcome, call)
+        return self._wait(outcome, call) if isinstance(outcome, Awaitable) else outcome
 
     def _ask(self, shown: bytes, call: Call) -> "Kept | Awaitable[Kept]":
+        key = call.headers.get(b"x-api-key")
+        if not is_well_formed(bearer_of(call) if key is None else key):
+            return REFUSED
         return self._cache.read(shown, call, KEY_READ, (shown, shown, shown), self._judge)
 
     async def _wait(self, outcome: Awaitable[Outcome], call: Call) -> Outcome:

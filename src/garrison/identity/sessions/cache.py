@@ -12,7 +12,9 @@ Idle times: a hit notes the time in the entry and the entry among those touched;
 `touch_every_s`, in one batch, off the request path. A crash loses at most that much of an idle time.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -160,7 +162,8 @@ class SessionCache:
         self._ttl_s = settings.cache_ttl_s
         self._most = settings.cache_entries
         self._touch_every_s = settings.touch_every_s
-        self._entries: dict[bytes, SessionEntry] = {}
+        self._entries: OrderedDict[bytes, SessionEntry] = OrderedDict()
+        """Oldest first; a dict would look for its oldest key through the places of all those that left."""
         self._touched: dict[str, SessionEntry] = {}
         self._flushed_at = float("-inf")
 
@@ -295,7 +298,7 @@ class SessionCache:
 
     def _add(self, shown: bytes, entry: SessionEntry) -> None:
         if len(self._entries) >= self._most:
-            del self._entries[next(iter(self._entries))]
+            self._entries.popitem(last=False)
         self._entries[shown] = entry
         entry.touched = True
         if entry.session_id:
@@ -303,14 +306,10 @@ class SessionCache:
 
     def judge_session(self, token: "Token | None") -> "Judge":
         """Return what makes an entry of a session's row, shown by its cookie's secret or by this token."""
-
-        def judge(row: tuple[Any, ...], earlier: SessionEntry | None, call: Call) -> Outcome:
-            return self._session(row, earlier, call, token)
-
-        return judge
+        return partial(self._session, token)
 
     def _session(
-        self, row: tuple[Any, ...], earlier: SessionEntry | None, call: Call, token: "Token | None"
+        self, token: "Token | None", row: tuple[Any, ...], earlier: SessionEntry | None, call: Call
     ) -> Outcome:
         (
             session_id,
@@ -320,7 +319,6 @@ class SessionCache:
             factors,
             created_at,
             seen_at,
-            _idle_until,
             expires_at,
             session_version,
             email,

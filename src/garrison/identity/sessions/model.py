@@ -13,6 +13,7 @@ A session whose carrier is `token` is a family of refresh tokens (`tokens/`): it
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from sqlalchemy import (
@@ -87,6 +88,7 @@ def factors_to_text(factors: Sequence[Factor]) -> str:
     return json.dumps([[factor.kind, factor.proved_at] for factor in factors], separators=(",", ":"))
 
 
+@lru_cache(1024)
 def factors_of(text: str) -> tuple[Factor, ...]:
     """Return the factors that a column holds."""
     return tuple(Factor(kind, proved_at) for kind, proved_at in json.loads(text))

@@ -9,8 +9,8 @@ from garrison.identity.accounts.model import accounts
 from garrison.identity.sessions.model import Carrier, Session, sessions
 
 COLD_READ = (
-    "SELECT s.id, s.account_id, s.account_epoch, s.carrier, s.factors, s.created_at, s.seen_at, s.idle_until,"
-    " s.expires_at, s.version, a.email, a.roles, a.status, a.epoch, a.version"
+    "SELECT s.id, s.account_id, s.account_epoch, s.carrier, s.factors, s.created_at, s.seen_at, s.expires_at,"
+    " s.version, a.email, a.roles, a.status, a.epoch, a.version"
     " FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE s.secret_digest = ?"
 )
 """What the authenticator asks the driver itself, by digest; `store.database.Database.cold` runs it."""

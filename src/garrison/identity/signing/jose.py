@@ -207,7 +207,7 @@ def _claims_of(token: bytes, body: bytes, last: bytes, header: Header, key: Veri
 
 def numeric_date(value: Any) -> float | None:
     """Return a NumericDate (RFC 7519 section 2), Unix seconds; None for what is none, or beyond the year 33,000."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not -1e12 < value < 1e12:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -1e12 < value < 1e12:
         return None
     return float(value)
 

@@ -13,8 +13,8 @@ from garrison.core.errors import Denied
 from garrison.guard.authenticate import REFUSED, Outcome
 from garrison.identity.clients.tokens import client_claimed
 from garrison.identity.issuers.verifier import ForeignTokens
+from garrison.identity.sessions.cache import Ask, SessionCache, SessionEntry, Token
 from garrison.identity.sessions.cache import Outcome as Kept
-from garrison.identity.sessions.cache import SessionCache, SessionEntry, Token
 from garrison.identity.settings import IdentitySettings
 from garrison.identity.signing.jose import TokenRefused, numeric_date
 from garrison.identity.signing.keyring import Keyring
@@ -51,6 +51,7 @@ class AccessTokenAuthenticator:
             cache, keyring, signing, typ=ACCESS_TYP, value_of=access_token_of, understand=self._claimed
         )
         self._ask_ours = reader.ask
+        self._ask: Ask = self._ask_all if settings.foreign_issuers else reader.ask
         self._foreign = foreign
         self._proofs = proofs
         self._ring = keyring
@@ -68,7 +69,7 @@ class AccessTokenAuthenticator:
                 return None
             shown = sha256(_SALT + token).digest()
             outcome = self._verify(shown, call, self._ask)
-            if isinstance(outcome, SessionEntry):
+            if isinstance(outcome, SessionEntry):  # first, since isinstance with Awaitable takes 0.25 µs
                 if outcome.jkt or outcome.rests_on:
                     outcome = self._looked_at(shown, outcome, call)
                     return self._later(outcome) if isinstance(outcome, Awaitable) else _as_bearer(outcome)
@@ -102,7 +103,7 @@ class AccessTokenAuthenticator:
             raise Denied("invalid_proof", headers=(CHALLENGE,))
         return found
 
-    def _ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
+    def _ask_all(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
         """A token that is no session's, as far as is known: of another issuer, or of ours and new here."""
         found = self._foreign.show(shown, access_token_of(call), call)
         return self._ask_ours(shown, call) if found is None else found

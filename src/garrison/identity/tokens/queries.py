@@ -9,8 +9,8 @@ from garrison.identity.sessions.model import sessions
 from garrison.identity.tokens.model import refresh_tokens
 
 ACCESS_READ = (
-    "SELECT s.id, s.account_id, s.account_epoch, s.carrier, s.factors, s.created_at, s.seen_at, s.idle_until,"
-    " s.expires_at, s.version, a.email, a.roles, a.status, a.epoch, a.version, s.client_id, s.scope,"
+    "SELECT s.id, s.account_id, s.account_epoch, s.carrier, s.factors, s.created_at, s.seen_at, s.expires_at,"
+    " s.version, a.email, a.roles, a.status, a.epoch, a.version, s.client_id, s.scope,"
     " (SELECT k.state FROM signing_keys k WHERE k.kid = ?)"
     " FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE s.id = ?"
 )

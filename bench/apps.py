@@ -73,6 +73,6 @@ def bare(framework: str) -> ASGIApp:
     return _MAKERS[framework]()
 
 
-def guarded(framework: str, settings: Any = None) -> ASGIApp:
+def guarded(framework: str, settings: Any = None, policy: Policy = POLICY) -> ASGIApp:
     """Return the app of this framework behind its guard; `settings` None: those of the environment."""
-    return Garrison(POLICY, settings=settings).protect(_MAKERS[framework]())
+    return Garrison(policy, settings=settings).protect(_MAKERS[framework]())

@@ -1,6 +1,7 @@
 """`make bench`: what the guard costs, measured side by side in one run.
 
     in process     the guard's own work for one warm request, bare and guarded in turn
+    tokens         a JWT warm and first seen, a JWT in a cookie, an API key, tokens for clients
     over TCP       the server on one core, load on the other; plain uvicorn, bare and guarded on our edge, in turn
     storm          sign-ins without pause, 64 at a time: what others feel, and what is shed
 
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,25 @@ import structlog
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this file is run by its name
 
-from bench import storm, tokens  # noqa: E402
+from bench import machines, storm, tokens  # noqa: E402
 from bench.apps import FRAMEWORKS  # noqa: E402
+from bench.asking import run as run_in_loop  # noqa: E402
 from bench.inprocess import GOAL_US  # noqa: E402
 from bench.inprocess import measure as measure_own_work  # noqa: E402
-from bench.inprocess import run as run_in_loop  # noqa: E402
 from bench.over_tcp import measure as measure_over_tcp  # noqa: E402
 
-PACKAGES = ("fastapi", "starlette", "uvicorn", "httptools", "uvloop", "pydantic", "sqlalchemy", "argon2-cffi")
+PACKAGES = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "httptools",
+    "uvloop",
+    "pydantic",
+    "sqlalchemy",
+    "joserfc",
+    "cryptography",
+    "argon2-cffi",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds, count = (5, 500) if chosen.quick else (31, 3000)
         work = run_in_loop(lambda: measure_own_work(Path(directory), rounds=rounds, count=count, said=say))
         report["own_work"] = [asdict(one) for one in work]
-    with tempfile.TemporaryDirectory() as directory:
-        rounds, count = (3, 100) if chosen.quick else (21, 400)
-        found = run_in_loop(lambda: tokens.measure(Path(directory), rounds=rounds, count=count, said=say))
-        report["tokens"] = asdict(found)
+    rounds, count = (3, 100) if chosen.quick else (21, 400)
+    for name, measure in (("tokens", tokens.measure), ("machines", machines.measure)):
+        with tempfile.TemporaryDirectory() as directory:
+            report[name] = asdict(run_in_loop(partial(measure, Path(directory), rounds=rounds, count=count, said=say)))
     rounds, seconds = (2, 0.3) if chosen.quick else (9, 0.7)
     rows = measure_over_tcp(rounds=rounds, seconds=seconds, said=say, frameworks=chosen.only)
     report["over_tcp"] = [asdict(row) for row in rows]
@@ -90,16 +103,7 @@ def show(report: dict[str, Any]) -> None:
     for one in report["own_work"]:
         figures = f"{one['bare_us']:8.2f}{one['guarded_us']:9.2f}{one['own_us']:8.2f}{one['lowest_us']:8.2f} µs"
         print(f"  {one['case']:<8}{figures}")
-    one = report["tokens"]
-    print("\nTokens (RS256), in process, µs for whole requests")
-    print(f"  raw verification {one['raw_verify_us']:7.1f}")
-    print(
-        f"  first seen       {one['first_seen_us']:7.1f} more than warm: {one['first_seen_ratio']:.2f} of raw (goal 2)"
-    )
-    warm = f"{one['token_warm_us']:7.1f}, a session's cookie {one['session_warm_us']:.1f}"
-    print(f"  warm             {warm}: {one['warm_ratio']:.2f} (goal 1)")
-    print(f"  JWT in a cookie  {one['cookie_jwt_warm_us']:7.1f} warm")
-    print(f"  signed           {one['signed_per_s']:7.0f} tokens a second on one core")
+    show_tokens(report["tokens"], report["machines"])
     print("\nOver TCP: CPU µs a request, and guarded ÷ bare of requests a second")
     print(f"  {'':<20}{'plain':>8}{'bare':>8}{'guarded':>9}{'by CPU':>8}{'by clock':>9}{'goal':>7}")
     for row in report["over_tcp"]:
@@ -117,6 +121,29 @@ def show(report: dict[str, Any]) -> None:
         slowest = f"the slowest after {found['refused_max_ms']:.0f} ms (goal 50)"
         print(f"  refused        {found['refused']} with 503, {slowest}")
         print(f"  memory         {found['memory_mib']:.0f} MiB at most")
+
+
+def show_tokens(people: dict[str, Any], others: dict[str, Any]) -> None:
+    """Print what tokens and keys cost."""
+
+    def line(name: str, figure: float, rest: str) -> None:
+        print(f"  {name:<23}{figure:8.1f} µs  {rest}")
+
+    print("\nTokens (RS256) in process, whole requests unless it says otherwise")
+    line("session, warm", people["session_warm_us"], "")
+    line("JWT, warm", people["token_warm_us"], f"{people['warm_ratio']:.2f} of a session (goal 1)")
+    line("JWT in a cookie, warm", people["cookie_jwt_warm_us"], f"{people['cookie_jwt_ratio']:.2f} of a session")
+    line("raw verification", people["raw_verify_us"], "by the cryptography library alone")
+    line("verification", people["verify_us"], f"{people['verify_ratio']:.2f} of raw (goal {tokens.GOAL_RATIO:g})")
+    line("JWT, first seen", people["first_seen_us"], f"more than warm: {people['first_seen_ratio']:.2f} of raw")
+    line("session, with a scope", others["session_us"], "warm, under a rule that names one")
+    line("API key, warm", others["key_us"], f"{others['key_ratio']:.2f} of a session under the same rule")
+    line("raw signature", others["raw_sign_us"], "by the cryptography library alone")
+    ratio, rate = others["client_token_ratio"], others["client_tokens_per_s"]
+    line("token for a client", others["client_token_us"], f"{ratio:.2f} of a raw signature; {rate:.0f} a second")
+    warm_reads = people["reads_when_warm"] + others["reads_when_warm"]
+    if warm_reads:
+        print(f"  NOT WARM: the store was asked {warm_reads} times; these figures are none")
 
 
 if __name__ == "__main__":

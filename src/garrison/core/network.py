@@ -11,6 +11,35 @@ from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_GLOBAL = ipaddress.IPv6Network("2000::/3")
+"""All that is routed of IPv6 (RFC 4291 section 2.4); what wraps or stands for something else lies outside, or below."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SPECIAL: Sequence[Network] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # behind a carrier's NAT (RFC 6598)
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local, and where clouds tell machines their secrets
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+        "2001::/23",  # Teredo, ORCHID, benchmarks
+        "2001:db8::/32",
+        "2002::/16",  # 6to4
+        "3fff::/20",
+    )
+)
+"""What no host on the Internet has (RFC 6890 and the IANA registries it began). Written out, because what Python's
+`is_global` says differs between its patch releases."""
 
 
 def parse_address(text: str) -> Address | None:
@@ -41,6 +70,20 @@ def is_loopback(text: str) -> bool:
     """Say whether `text` is an address of this machine only."""
     address = parse_address(text)
     return address is not None and address.is_loopback
+
+
+def is_public(text: str) -> bool:
+    """Say whether `text` is the address of a host on the Internet, and nothing else by another spelling.
+
+    IPv4 within IPv6 is judged as IPv4 where a network would deliver it as such: mapped, and by NAT64 (RFC 6052), which
+    is how a host without IPv4 reaches it. 6to4, Teredo and IPv4-compatible addresses are refused whatever they wrap.
+    """
+    address = parse_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
+        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address is None or is_in(address, _SPECIAL):
+        return False
+    return address.version == 4 or address in _GLOBAL
 
 
 def bucket(text: str, *, v4_prefix: int = 32, v6_prefix: int = 64) -> str:

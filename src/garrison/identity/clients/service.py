@@ -4,12 +4,10 @@ import hmac
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from garrison.core.clock import Clock
 from garrison.core.errors import GarrisonError
 from garrison.core.ids import digest, new_id, new_secret
-from garrison.core.network import is_loopback
 from garrison.identity.changes import Change, Changes, Origin
 from garrison.identity.clients.keys import read_jwks
 from garrison.identity.clients.model import GRANTS, PREFIX, PURPOSE, SHORT_NAMES, Client, Status
@@ -22,12 +20,12 @@ from garrison.identity.clients.queries import (
     set_secret,
     set_status,
 )
+from garrison.identity.clients.registration import is_redirect_uri, is_scope
 from garrison.identity.sessions.queries import delete_sessions_of_client
 from garrison.store.database import Database
 
 OVERLAP_S = 86_400.0
 """How long the secret before is good after a rotation."""
-_SCOPE = re.compile(r"[!#-\[\]-~]{1,128}", re.ASCII)
 _AUDIENCE = re.compile(r"[!-~]{1,512}", re.ASCII)
 _MOST = 32
 
@@ -208,31 +206,12 @@ def _check(
         raise ValueError(f"grants are {' '.join(sorted(short.get(grant, grant) for grant in GRANTS))}")
     if any(len(listed) > _MOST for listed in (audiences, scopes, uris)):
         raise ValueError(f"at most {_MOST} audiences, scopes and redirect URIs each")
-    if any(_SCOPE.fullmatch(scope) is None for scope in scopes):
+    if any(not is_scope(scope) for scope in scopes):
         raise ValueError("a scope is one word of 1 to 128 printable characters without quotes or backslashes")
     if any(_AUDIENCE.fullmatch(audience) is None for audience in audiences):
         raise ValueError("an audience is one word of at most 512 printable characters")
-    if any(not _is_redirect_uri(uri) for uri in uris):
+    if any(not is_redirect_uri(uri) for uri in uris):
         raise ValueError("a redirect URI is absolute, https (or http on loopback), without a fragment")
-
-
-def _is_redirect_uri(uri: str) -> bool:
-    """RFC 6749 section 3.1.2, RFC 8252 section 7."""
-    try:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    if (
-        not uri.isascii()
-        or not uri.isprintable()
-        or "#" in uri
-        or "\\" in uri
-        or parts.username is not None
-        or not host
-    ):
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and (host == "localhost" or is_loopback(host)))
 
 
 def _not_found() -> GarrisonError:

@@ -76,6 +76,8 @@ DEFAULTS: dict[str, Any] = {
     "limit_oauth_token": Limit(60, 60),
     "limit_oauth_token_failed": Limit(20, 900),
     "signing_algorithm": "RS256",
+    "client_documents": False,
+    "client_document_scopes": (),
     "key_lifetime": 90 * 86_400,
     "jwks_max_age": 300,
     "password_cost": PasswordCost(19_456, 2, 1),
@@ -124,6 +126,8 @@ def test_every_variable_has_the_default_it_is_said_to_have(tmp_path: Path) -> No
         ("LIMIT_REFRESH", "2/2 seconds", Limit(2, 2)),
         ("LIMIT_OAUTH_TOKEN", "4/s", None),
         ("LIMIT_OAUTH_TOKEN_FAILED", "4/10s", Limit(4, 10)),
+        ("CLIENT_DOCUMENTS", "on", True),
+        ("CLIENT_DOCUMENT_SCOPES", "tasks:read, tasks:write,tasks:read", ("tasks:read", "tasks:write")),
         ("PASSWORD_COST", "m=64,t=1,p=1", PasswordCost(64, 1, 1)),
         ("LOG_LEVEL", "debug", "debug"),
         ("PROCESSES", "4", 4),
@@ -169,6 +173,8 @@ MISTAKES: dict[str, str] = {
     "BASIC": "canary13",
     "REDIS_URL": "redis://:canary14@cache",
     "LIMIT_APY": "canary15",
+    "CLIENT_DOCUMENTS": "canary17",
+    "CLIENT_DOCUMENT_SCOPES": "tasks:read canary18",
 }
 
 

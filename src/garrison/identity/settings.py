@@ -108,6 +108,10 @@ class IdentitySettings:
     """How many processes share these two without a common store: each takes 1/share."""
     foreign_issuers: tuple[ForeignIssuer, ...] = ()
     """Whose tokens are taken beside ours."""
+    client_documents: bool = False
+    """Clients are taken that describe themselves by a document at their id, a URL."""
+    client_document_scopes: tuple[str, ...] = ()
+    """What they may ask for beside `openid email`."""
     providers: tuple[Provider, ...] = ()
     """Whom people may sign in with."""
 

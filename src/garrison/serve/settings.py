@@ -35,6 +35,7 @@ from garrison.core.errors import SettingsError
 from garrison.core.network import Network, is_loopback, parse_network
 from garrison.core.sealing import MIN_SECRET_BYTES
 from garrison.guard.settings import GuardSettings
+from garrison.identity.clients.registration import MAX_SCOPES, is_scope
 from garrison.identity.issuers.fetch import check_client
 from garrison.identity.issuers.model import parse_issuers
 from garrison.identity.providers.configured import parse_providers
@@ -101,6 +102,10 @@ class Settings(BaseModel):
     """JSON: whose tokens are taken beside ours; see `identity/issuers/model.py`."""
     providers: SecretStr = SecretStr("")
     """JSON: whom people may sign in with; see `identity/providers/configured.py`."""
+    client_documents: bool = False
+    """Clients are taken whose id is the URL of a document that describes them (MCP clients, above all)."""
+    client_document_scopes: tuple[str, ...] = ()
+    """What such clients may ask for beside `openid email`."""
     key_lifetime: float = 90 * 86_400.0
     jwks_max_age: float = 300.0
     password_cost: PasswordCost = PasswordCost()
@@ -133,7 +138,7 @@ class Settings(BaseModel):
 
     # Reading text
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "client_document_scopes", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
         return _parts(value)
@@ -165,6 +170,13 @@ class Settings(BaseModel):
         if any(_ORIGIN.fullmatch(one) is None or _parsed(_port_of, one, help_text) == 0 for one in origins):
             raise _problem(help_text)
         return origins
+
+    @field_validator("client_document_scopes")
+    @classmethod
+    def _scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > MAX_SCOPES or not all(is_scope(scope) for scope in value):
+            raise _problem(f"write at most {MAX_SCOPES} scopes, for example tasks:read,tasks:write")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("issuer")
     @classmethod
@@ -280,6 +292,11 @@ class Settings(BaseModel):
                 problems.append((_name(name), str(error)))
             except SettingsError as error:
                 problems.append((_name(name), error.problems[0][1]))
+        if self.client_documents:
+            try:
+                check_client()
+            except SettingsError as error:
+                problems.append((_name("client_documents"), error.problems[0][1]))
         secret = self.signing_secret.get_secret_value().encode()
         if self.signing_algorithm == "HS256" and len(secret) < MIN_SECRET_BYTES:
             text = f"HS256 needs a secret of at least {MIN_SECRET_BYTES} bytes"
@@ -382,6 +399,8 @@ class Settings(BaseModel):
             share=self.processes,
             foreign_issuers=self._parsed_json("foreign_issuers", parse_issuers),
             providers=self._parsed_json("providers", parse_providers),
+            client_documents=self.client_documents,
+            client_document_scopes=self.client_document_scopes,
         )
 
 

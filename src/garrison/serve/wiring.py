@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from garrison.core.clock import Clock
 from garrison.core.sealing import Sealer
@@ -14,6 +15,9 @@ from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
 from garrison.identity.basic.authenticator import BasicAuthenticator
 from garrison.identity.changes import Changes
+from garrison.identity.clients.document import is_developers
+from garrison.identity.clients.documents import ClientDocuments
+from garrison.identity.clients.fetch import DocumentFetcher
 from garrison.identity.clients.routes import client_endpoints
 from garrison.identity.clients.service import ClientService
 from garrison.identity.devices.model import devices
@@ -32,6 +36,7 @@ from garrison.identity.oauth.device_codes import device_codes
 from garrison.identity.oauth.exchange import TokenExchange
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.in_force import OwnTokens
+from garrison.identity.oauth.known_clients import KnownClients
 from garrison.identity.oauth.metadata import metadata_endpoints
 from garrison.identity.oauth.par import par_endpoint
 from garrison.identity.oauth.person import PersonSignIn
@@ -167,19 +172,20 @@ def wire_identity(
     password_service = PasswordService(changes, database, passwords, check)
     cache = SessionCache(database, view, scopes_of, settings)
     clients = ClientService(changes, database, clock)
+    known = KnownClients(clients, database, _client_documents(clock, settings))
     table = LimitTable()
 
     keys = KeyService(changes, database, scopes_of)
     basic = (BasicAuthenticator(cache, check, changes, scopes_of, settings),) if settings.basic else ()
     grants = Grants(changes, session_service, tokens, keyring, clock, settings)
     authentication = ClientAuthentication(
-        clients,
+        known,
         Assertions(changes, settings, tuple(prefix + path for path in ASSERTED_TO)),
         table.limiter(settings.limit_oauth_token, share=settings.share),
         table.limiter(settings.limit_oauth_token_failed, share=settings.share),
     )
     people = PersonSignIn(sign_in, tokens, settings)
-    authorize = AuthorizeEndpoint(clients, people, changes, sealer, settings)
+    authorize = AuthorizeEndpoint(known, people, changes, sealer, settings)
     device = DeviceEndpoints(
         authentication,
         clients,
@@ -249,6 +255,20 @@ def wire_identity(
             ),
             *provider_endpoints(remote, arrivals, tokens, sealer, settings),
         ),
+    )
+
+
+def _client_documents(clock: Clock, settings: IdentitySettings) -> ClientDocuments | None:
+    if not settings.client_documents:
+        return None
+    host = urlsplit(settings.issuer).hostname or ""
+    return ClientDocuments(
+        DocumentFetcher(),
+        clock,
+        scopes=settings.client_document_scopes,
+        audience=settings.audience or settings.issuer,
+        development=is_developers(host, development=settings.development),
+        share=settings.share,
     )
 
 

@@ -59,3 +59,5 @@ class Client:
     """It can keep no secret (an app, a page): what it shows is PKCE, and nothing is given to it by itself."""
     jwks: str = ""
     """Public keys of a client that authenticates by signature (`clients/keys.py`); empty where it has a secret."""
+    calls_itself: str = ""
+    """Of a client with a document: the name it gives itself, which nobody has checked; its `name` is its host."""

@@ -18,8 +18,10 @@ from garrison.core.ids import digest, new_secret
 from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
 from garrison.identity.changes import Change, Changes
-from garrison.identity.clients.service import ClientService
+from garrison.identity.clients.document import is_document_id
+from garrison.identity.clients.documents import DocumentUnavailableError
 from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
+from garrison.identity.oauth.known_clients import KnownClients
 from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
 from garrison.identity.oauth.par import URN, push_request, pushed_request
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
@@ -44,12 +46,17 @@ _PLACE = "page/authorization request"
 
 
 class Shown(NamedTuple):
-    """A page that was shown: the request, to which session (empty before sign-in), until when, by which parameters."""
+    """A page that was shown: the request, to which session (empty before sign-in), until when, by which parameters.
+
+    `name` is who asks, `calls_itself` what it says its name is.
+    """
 
     request: AuthorizationRequest
     session_id: str
     until: float
     given: Mapping[str, str]
+    name: str
+    calls_itself: str
 
 
 class AuthorizeEndpoint:
@@ -57,7 +64,7 @@ class AuthorizeEndpoint:
 
     def __init__(
         self,
-        clients: ClientService,
+        clients: KnownClients,
         people: PersonSignIn,
         changes: Changes,
         sealer: Sealer,
@@ -92,9 +99,12 @@ class AuthorizeEndpoint:
             given: Mapping[str, str] = read_link(call.scope.get("query_string", b"").decode("latin-1"))
             if given.get("request_uri", "").startswith(URN):
                 given = pushed_request(given["request_uri"], given.get("client_id", ""), self._sealer, call.now)
-            request = checked_request(given, await self._clients.find(given.get("client_id", "")))
+            client = await self._clients.asked_by(given.get("client_id", ""), call.network)
+            request = checked_request(given, client)
         except BadRequestError as error:
             return error_page(str(error))
+        except DocumentUnavailableError:
+            return error_page("The app that this link names could not be asked who it is. Try again in a minute.", 503)
         except RefusedError as refused:
             return self._back(refused.redirect_uri, {"error": refused.error, "state": refused.state})
         if cookie_names(call, development=self._settings.development) is None:
@@ -103,19 +113,13 @@ class AuthorizeEndpoint:
         if "none" in given.get("prompt", "").split():
             reason = "login_required" if entry is None else "consent_required"
             return self._back(request.redirect_uri, {"error": reason, "state": request.state})
-        return await self._page(call, request, given, entry)
+        name, calls_itself = ("", "") if client is None else (client.name, client.calls_itself)
+        return self._page(call, Shown(request, "", 0.0, given, name, calls_itself), entry)
 
-    async def _page(
-        self,
-        call: Call,
-        request: AuthorizationRequest,
-        given: Mapping[str, str],
-        entry: SessionEntry | None,
-        told: str = "",
-    ) -> Answer:
-        client = await self._clients.find(request.client_id)
-        name = "" if client is None else client.name
-        shown = Shown(request, "" if entry is None else entry.session_id, call.now + SHOWN_FOR_S, given)
+    def _page(self, call: Call, shown: Shown, entry: SessionEntry | None, told: str = "") -> Answer:
+        request, name = shown.request, shown.name
+        session_id = "" if entry is None else entry.session_id
+        shown = shown._replace(session_id=session_id, until=call.now + SHOWN_FOR_S)
         sealed = self._sealer.seal(json.dumps(shown).encode(), place=_PLACE).hex()
         if entry is None:
             return sign_in_page(
@@ -127,11 +131,13 @@ class AuthorizeEndpoint:
             )
         return consent_page(
             name=name,
+            calls_itself=shown.calls_itself,
+            is_registered=not is_document_id(request.client_id),
             email=entry.email,
             scope=request.scope,
             request=sealed,
             action=call.path,
-            where=f"It will be sent back to {urlsplit(request.redirect_uri).netloc}.",
+            where=f"You will be sent back to {urlsplit(request.redirect_uri).netloc}.",
             redirect_uri=request.redirect_uri,
         )
 
@@ -149,7 +155,7 @@ class AuthorizeEndpoint:
         try:
             cookies = await self._people.sign_in(call, form, names)
         except NotSignedInError as error:
-            return await self._page(call, shown.request, shown.given, None, str(error))
+            return self._page(call, shown, None, str(error))
         given = {name: value for name, value in shown.given.items() if name not in _ANSWERED_BY_SIGN_IN}
         link = {"client_id": shown.request.client_id, "request_uri": push_request(given, self._sealer, call.now)}
         return empty_answer(303, ((b"location", f"{call.path}?{urlencode(link)}".encode()), *cookies))
@@ -157,7 +163,7 @@ class AuthorizeEndpoint:
     async def _decided(self, call: Call, form: Mapping[str, str], shown: Shown) -> Answer:
         entry, request = signed_in_lately(call), shown.request
         if entry is None or not shown.session_id or entry.session_id != shown.session_id:
-            return await self._page(call, request, shown.given, None, "Sign in once more to decide.")
+            return self._page(call, shown, None, "Sign in once more to decide.")
         if form.get("decision") != "allow":
             return self._back(request.redirect_uri, {"error": "access_denied", "state": request.state})
         code = new_secret()

@@ -6,18 +6,23 @@ The answer to a wrong secret, an unknown client and a disabled one is the same. 
 
 import base64
 import binascii
+from typing import Literal
 from urllib.parse import unquote_plus
 
 from garrison.core.errors import GarrisonError
 from garrison.guard.limit_table import Limiter
+from garrison.identity.clients.document import is_document_id
 from garrison.identity.clients.model import Client
-from garrison.identity.clients.service import ClientService
 from garrison.identity.oauth.assertions import TYPE, Assertions, client_id_of
 from garrison.identity.oauth.errors import OAuthError
+from garrison.identity.oauth.known_clients import KnownClients
 from garrison.identity.oauth.parameters import Parameters
 from garrison.wire.call import Call
 
 _MOST = 512
+
+DocumentUse = Literal["fetched", "known", "unread"]
+"""Of a client with a document: fetched where a stranger may ask, at hand, or not needed at all."""
 
 
 class TooManyError(GarrisonError):
@@ -31,22 +36,26 @@ class TooManyError(GarrisonError):
 class ClientAuthentication:
     """Authenticates the clients of every endpoint that asks who they are; counts calls of those that bring a limit."""
 
-    def __init__(self, clients: ClientService, assertions: Assertions, by_client: Limiter, failed: Limiter) -> None:
+    def __init__(self, clients: KnownClients, assertions: Assertions, by_client: Limiter, failed: Limiter) -> None:
         self._clients = clients
         self._assertions = assertions
         self._by_client = by_client
         self._failed = failed
 
-    async def of(self, call: Call, parameters: Parameters, *, counts: bool = False) -> Client:
+    async def of(
+        self, call: Call, parameters: Parameters, *, counts: bool = False, document: DocumentUse = "known"
+    ) -> Client:
         """Return the client; a public one shows no secret, since it has none. `counts`: within the limit of its calls.
 
-        Raises OAuthError(`invalid_client`, `invalid_request`), TooManyError, StoreError.
+        Raises OAuthError(`invalid_client`, `invalid_request`), TooManyError, DocumentUnavailableError, StoreError.
         """
         try:
             if parameters.one("client_assertion") or parameters.one("client_assertion_type"):
                 client = await self._by_assertion(call, parameters)
             else:
-                client = await self._authenticated(*_shown(call, parameters))
+                client_id, secret = _shown(call, parameters)
+                found = await self._described(client_id, call, parameters, document)
+                client = await self._authenticated(client_id, secret) if found is None or secret else found
         except OAuthError as error:
             if error.code == "invalid_client":
                 _take(self._failed, call.network, call.boot)
@@ -54,6 +63,21 @@ class ClientAuthentication:
         if counts:  # a public client's id is nobody's secret: strangers must not use its limit up
             _take(self._by_client, f"{client.id} {call.network}" if client.is_public else client.id, call.boot)
         return client
+
+    async def _described(
+        self, client_id: str, call: Call, parameters: Parameters, document: DocumentUse
+    ) -> Client | None:
+        """Return the client, if it is one with a document (`known_clients.py`)."""
+        if not is_document_id(client_id):
+            return None
+        match document:
+            case "fetched":
+                return await self._clients.asked_by(client_id, call.network)
+            case "unread":
+                return self._clients.by_id(client_id)
+            case "known":
+                await self._clients.meet_again(client_id, parameters)
+                return await self._clients.find(client_id)
 
     async def _authenticated(self, client_id: str, secret: str) -> Client:
         client = None

@@ -32,7 +32,7 @@ codes = Table(
     "authorization_codes",
     metadata,
     Column("digest", LargeBinary(32), primary_key=True),
-    Column("client_id", String(32), ForeignKey("clients.id", ondelete="CASCADE"), nullable=False),
+    Column("client_id", String(512), nullable=False),
     Column("account_id", String(32), ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
     Column("account_version", Integer, nullable=False),
     Column("redirect_uri", Text, nullable=False),

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 from garrison.core.durations import Limit
 from garrison.core.errors import StoreError
 from garrison.guard.endpoint import Endpoint
+from garrison.identity.clients.documents import DocumentUnavailableError
 from garrison.identity.clients.model import Client
-from garrison.identity.oauth.client_authentication import ClientAuthentication, TooManyError
+from garrison.identity.oauth.client_authentication import ClientAuthentication, DocumentUse, TooManyError
 from garrison.identity.oauth.errors import OAuthError, answer_of, as_oauth, error_answer
 from garrison.identity.oauth.parameters import Parameters, read_parameters
 from garrison.policy.rules import Rule
@@ -28,23 +29,24 @@ def client_endpoint(
     *,
     counts: bool = False,
     limit: Limit | None = None,
+    document: DocumentUse = "known",
 ) -> Endpoint:
     """Return the endpoint of `work`, which a client that has authenticated gets done.
 
-    `counts`: within the limit of that client's calls; `limit`: calls per address.
+    `counts`: within the limit of that client's calls; `limit`: calls per address; `document`: of a client that has one.
     """
 
     async def handle(call: Call, body: bytes) -> Answer:
         try:
             parameters = read_parameters(call.header(b"content-type"), body)
-            client = await authentication.of(call, parameters, counts=counts)
+            client = await authentication.of(call, parameters, counts=counts, document=document)
             return await work(call, client, parameters)
         except TooManyError as error:
             headers = ((b"retry-after", b"%d" % error.after_s),)
             return error_answer("temporarily_unavailable", 429, headers=headers)
         except OAuthError as error:
             return answer_of(error, by_basic=bool(call.header(b"authorization")))
-        except StoreError:
+        except (StoreError, DocumentUnavailableError):
             return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
 
     return Endpoint(

@@ -34,6 +34,7 @@ def metadata_endpoints(settings: IdentitySettings, paths: Mapping[str, str]) -> 
         "authorization_response_iss_parameter_supported": True,
         "scopes_supported": sorted(IDENTITY_SCOPES),
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
+        **({"client_id_metadata_document_supported": True} if settings.client_documents else {}),
         **_ways("token_endpoint", (*_WAYS, "none")),
         **_ways("revocation_endpoint", (*_WAYS, "none")),
         **_ways("introspection_endpoint", _WAYS),

@@ -7,11 +7,13 @@ the browser to the one address that belongs to the request: browsers hold `form-
 from html import escape
 from urllib.parse import urlsplit
 
+from garrison.core.network import is_loopback
 from garrison.wire.answer import Answer, html_answer
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:10vh auto;padding:0 1rem}}
+<title>{title}</title><style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:10vh auto;padding:0 1rem;
+overflow-wrap:anywhere}}
 label,input,button{{display:block;width:100%;box-sizing:border-box;margin:.4rem 0}}
 input,button{{padding:.5rem;font:inherit}}
 .told{{color:#a00}}</style></head><body><h1>{title}</h1>{body}</body></html>
@@ -24,13 +26,19 @@ _SIGN_IN = """<p>{asks}</p>{told}
 <input id="password" name="password" type="password" autocomplete="current-password" required>
 <button type="submit">Sign in</button></form>
 """
-_CONSENT = """<p><strong>{name}</strong> asks to act in your name, {email}.</p>{scopes}
+_CONSENT = """<p><strong>{name}</strong> asks to act in your name, {email}.</p>{warnings}{scopes}
 <p>{where}</p>
 <form method="post" action="{action}"><input type="hidden" name="request" value="{request}">
 <input type="hidden" name="step" value="decide">
 <button type="submit" name="decision" value="allow">Allow</button>
 <button type="submit" name="decision" value="deny">Refuse</button></form>
 """
+_UNREGISTERED = "<p>It is not registered here: anybody may ask like this. Allow it only if you know {name}.</p>"
+_CALLS_ITSELF = "<p>It calls itself &ldquo;{name}&rdquo;. Nobody has checked that.</p>"
+_ON_THIS_COMPUTER = (
+    '<p class="told">What you allow goes to a program on this computer, and any program here can say that it is '
+    "{name}. Allow it only if you have just begun this yourself.</p>"
+)
 _DEVICE = """<p>Is this the code that your device shows?</p>{told}
 <form method="post" action="{action}"><input type="hidden" name="step" value="code">
 <label for="user_code">Code</label>
@@ -52,13 +60,26 @@ def device_page(*, user_code: str, action: str, told: str = "", status: int = 20
 
 
 def consent_page(
-    *, name: str, email: str, scope: str, request: str, action: str, where: str, redirect_uri: str = ""
+    *,
+    name: str,
+    email: str,
+    scope: str,
+    request: str,
+    action: str,
+    where: str,
+    redirect_uri: str = "",
+    is_registered: bool = True,
+    calls_itself: str = "",
 ) -> Answer:
-    """Return the page that asks whether the client may; `where` says where that leads."""
+    """Return the page that asks whether the client may; `where` says where that leads.
+
+    Nobody here vouches for one that is not registered: `name` is its host, and what it calls itself is told as such.
+    """
     listed = "".join(f"<li>{escape(one)}</li>" for one in scope.split())
     body = _CONSENT.format(
         name=escape(name),
         email=escape(email),
+        warnings="" if is_registered else _warnings(name, calls_itself, redirect_uri),
         scopes=f"<p>It wants:</p><ul>{listed}</ul>"
         if listed
         else "<p>It wants nothing but to know that it is you.</p>",
@@ -69,14 +90,24 @@ def consent_page(
     return _page("May it?", body, redirect_uri, 200)
 
 
-def error_page(text: str) -> Answer:
+def error_page(text: str, status: int = 400) -> Answer:
     """Return a page that says why nobody is sent anywhere."""
-    return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", 400)
+    return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", status)
 
 
 def done_page(text: str) -> Answer:
     """Return a page that says what was done."""
     return _page("Done", f"<p>{escape(text)}</p><p>You can close this page.</p>", "", 200)
+
+
+def _warnings(name: str, calls_itself: str, redirect_uri: str) -> str:
+    host = urlsplit(redirect_uri).hostname or ""
+    told = _UNREGISTERED.format(name=escape(name))
+    if calls_itself:
+        told += _CALLS_ITSELF.format(name=escape(calls_itself))
+    if host == "localhost" or is_loopback(host):
+        told += _ON_THIS_COMPUTER.format(name=escape(name))
+    return told
 
 
 def _told(text: str) -> str:

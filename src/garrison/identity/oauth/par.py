@@ -67,7 +67,9 @@ def par_endpoint(
         return json_answer(201, {"request_uri": request_uri, "expires_in": int(LIFETIME_S)}, NO_STORE)
 
     summary = "Push an authorization request"
-    return client_endpoint("/oauth/par", summary, push, authentication, limit=settings.limit_oauth_lookups)
+    return client_endpoint(
+        "/oauth/par", summary, push, authentication, limit=settings.limit_oauth_lookups, document="fetched"
+    )
 
 
 def push_request(given: Mapping[str, str], sealer: Sealer, now: float) -> str:

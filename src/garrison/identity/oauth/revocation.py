@@ -90,7 +90,7 @@ def revocation_endpoints(
         return json_answer(200, {"active": True, "token_type": kind, **document}, NO_STORE)
 
     return tuple(
-        client_endpoint(path, summary, work, authentication, limit=settings.limit_oauth_lookups)
+        client_endpoint(path, summary, work, authentication, limit=settings.limit_oauth_lookups, document="unread")
         for path, work, summary in (
             ("/oauth/revoke", revoke, "Revoke a token"),
             ("/oauth/introspect", introspect, "Ask whether a token is in force"),

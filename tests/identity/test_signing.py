@@ -10,8 +10,8 @@ import pytest
 from garrison.core.clock import ManualClock
 from garrison.core.errors import GarrisonError
 from garrison.core.sealing import Sealer
-from garrison.identity.signing.jose import private_bytes
-from garrison.identity.signing.keyring import Keyring
+from garrison.identity.signing.jose import VerifyingKey, generate_key, load_private, private_bytes, sign, verify
+from garrison.identity.signing.keyring import Keyring, place_of
 from garrison.identity.signing.queries import LOAD, StoredKey
 from garrison.identity.signing.service import SigningService
 from tests.identity.conftest import CHEAP, Client, OpenProcess, Process
@@ -86,9 +86,9 @@ async def test_a_rotation_waits_until_everybody_knows_the_key(
         old = process.keyring.signing.kid
         following = next(key.kid for key in await process.signing.list() if key.state == "next")
         signs_from = await process.signing.rotate()
-        assert signs_from == clock.now() + 300
+        assert signs_from == clock.now() + 302, "the JWKS' max-age, after the bound within which all show it"
         assert await process.signing.rotate() == signs_from, "asked twice, it comes once"
-        clock.advance(299)
+        clock.advance(301)
         await process.signing.keep()
         assert process.keyring.signing.kid == old
         clock.advance(1)
@@ -116,6 +116,71 @@ async def test_a_key_is_followed_by_age(process: Process, clock: ManualClock) ->
     await process.signing.keep()
     assert process.keyring.signing.kid != first
     assert await states(process) == ["active", "next", "retired"]
+
+
+async def test_age_does_not_let_a_key_sign_that_nobody_knows(open_process: OpenProcess, clock: ManualClock) -> None:
+    async with open_process(key_lifetime_s=10) as hasty, open_process(key_lifetime_s=10) as deaf:
+        await hasty.signing.keep()
+        await deaf.signing.keep()
+        first = hasty.keyring.signing.kid
+        clock.advance(301)
+        await hasty.signing.keep()
+        assert hasty.keyring.signing.kid == first
+        assert hasty.keyring.due_at == clock.now() + 1, "and nobody looks before"
+        clock.advance(1)
+        await hasty.signing.keep()
+        second = hasty.keyring.signing.kid
+        assert second != first
+        clock.advance(11)
+        await deaf.signing.keep()  # it believes that the first key is due: the transaction knows better
+        assert deaf.keyring.signing.kid == second
+
+
+async def test_a_jwks_of_a_process_that_had_not_heard_holds_every_key_that_signs_while_it_may_be_kept(
+    process: Process, open_process: OpenProcess, clock: ManualClock
+) -> None:
+    await process.signing.keep()
+    async with open_process() as other:
+        await other.signing.keep()
+        await process.signing.rotate()
+        clock.advance(302)
+        await process.signing.keep()  # another next key is made, of which the other process hears within the bound
+        await process.signing.rotate()
+        clock.advance(1.9)
+        kept = [key["kid"] for key in (await other.call("GET", "/.well-known/jwks.json")).body["keys"]]
+        for _ in range(300):
+            clock.advance(1)
+            await process.signing.keep()
+            assert process.keyring.signing.kid in kept
+
+
+async def test_a_key_that_has_just_begun_elsewhere_verifies_whatever_else_is_shown(
+    process: Process, open_process: OpenProcess, clock: ManualClock
+) -> None:
+    async with open_process() as other:
+        await Client(process).sign_up(EMAIL)
+        await other.signing.keep()
+        await process.signing.rotate()
+        clock.advance(302)
+        unknown = VerifyingKey("k", "ES256", generate_key("ES256"))
+        random = sign({"typ": "at+jwt"}, {"iss": "x", "sub": "x"}, unknown)
+        assert not await Client(other, token=random).is_signed_in()
+        await process.signing.keep()
+        client = Client(process)
+        await client.sign_in(EMAIL, deliver="token")
+        assert await Client(other, token=client.token).is_signed_in(), "it needs no look, which random kids use up"
+
+
+async def test_a_key_verifies_nothing_before_it_begins(process: Process) -> None:
+    client = await signed_in(process)
+    ring = process.keyring
+    claims, _ = verify(client.token.encode(), ring.verifying.get, typ="at+jwt")
+    key = VerifyingKey(ring.signing.kid, "ES256", ring.signing.key)
+    assert await Client(process, token=sign({"typ": "at+jwt"}, {**claims, "jti": "x"}, key)).is_signed_in()
+    row = next(row for row in map(StoredKey._make, process.database.cold(LOAD, ())) if row.state == "next")  # type: ignore[arg-type]
+    private = load_private(Sealer([b"s" * 32]).open(row.sealed, place=place_of(row.kid)), "ES256")
+    early = sign({"typ": "at+jwt"}, claims, VerifyingKey(row.kid, "ES256", private))
+    assert not await Client(process, token=early).is_signed_in()
 
 
 async def test_revoking_refuses_everything_a_key_signed_everywhere_at_once(
@@ -160,7 +225,7 @@ async def test_another_algorithm_moves_over_without_a_false_refusal(
         await later.signing.keep()
         assert await Client(later, token=client.token).is_signed_in()
         assert sorted(key["alg"] for key in later.keyring.jwks["keys"]) == ["ES256", "EdDSA"]
-        clock.advance(300)
+        clock.advance(302)
         await later.signing.keep()
         assert later.keyring.signing.algorithm == "EdDSA"
         assert await Client(later, token=client.token).is_signed_in()

@@ -86,7 +86,9 @@ class IdentitySettings:
     key_lifetime_s: float = 90 * _DAY_S
     """After which the next key signs."""
     jwks_max_age_s: float = 300.0
-    """How long verifiers may keep the JWKS, and so how long a key is shown before it signs."""
+    """How long verifiers may keep the JWKS."""
+    revocation_bound_s: float = 2.0
+    """How long a process may take to hear of a change, and so to show a new key."""
     access_ttl_s: float = 900.0
     refresh_ttl_s: float = 7 * _DAY_S
     """Of one refresh token; each rotation begins anew."""
@@ -134,6 +136,11 @@ class IdentitySettings:
         """How long anything that a key signed may be good."""
         longest = max(self.access_ttl_s, self.session_idle_s if self.session_format == "jwt" else 0.0)
         return longest + self.leeway_s
+
+    @property
+    def shown_before_s(self) -> float:
+        """How long a key is shown before it signs: until whoever keeps the JWKS, of any process, must have it."""
+        return self.jwks_max_age_s + self.revocation_bound_s
 
     @property
     def touch_every_s(self) -> float:

@@ -387,6 +387,7 @@ class Settings(BaseModel):
             signing_secret=self.signing_secret.get_secret_value().encode(),
             key_lifetime_s=self.key_lifetime,
             jwks_max_age_s=self.jwks_max_age,
+            revocation_bound_s=self.revocation_bound,
             access_ttl_s=self.access_ttl,
             refresh_ttl_s=self.refresh_ttl,
             refresh_grace_s=self.refresh_grace,

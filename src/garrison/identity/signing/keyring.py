@@ -31,6 +31,7 @@ class Keyring:
         "_lifetime_s",
         "_listeners",
         "_sealer",
+        "_shown_before_s",
         "_signing",
         "due_at",
         "is_shared",
@@ -43,10 +44,12 @@ class Keyring:
         self._sealer = sealer
         self._algorithm = settings.signing_algorithm
         self._lifetime_s = settings.key_lifetime_s
+        self._shown_before_s = settings.shown_before_s
         self._signing: VerifyingKey | None = None
         self._listeners: list[Callable[[Collection[str]], None]] = []
         self.verifying: dict[str, VerifyingKey] = {}
-        """`kid` → a key that may have signed: active and retired ones."""
+        """`kid` → a key that may have signed: active and retired ones, and the next one, which another process may have
+        let begin a moment ago. Whether it has begun, the store says when a token is seen for the first time."""
         self.jwks: Mapping[str, Sequence[Mapping[str, Any]]] = {"keys": []}
         """The JSON Web Key Set: next, active and retired keys, public halves only (RFC 7517 section 5)."""
         self.is_stale = True
@@ -75,22 +78,24 @@ class Keyring:
         verifying: dict[str, VerifyingKey] = {}
         signing: VerifyingKey | None = None
         shown: list[Mapping[str, Any]] = []
-        due_at, follows = _NEVER, False
+        old_at = known_at = planned_at = _NEVER
+        follows = False
         for row in stored:
             public = json.loads(row.public)
             shown.append({**public, "kid": row.kid, "use": "sig", "alg": row.algorithm})
             if row.state == "active":
                 signing = VerifyingKey(row.kid, row.algorithm, self._open(row))
                 verifying[row.kid] = signing
-                due_at = min(due_at, (row.signs_from or 0.0) + self._lifetime_s)
-            elif row.state == "retired":
-                known = self.verifying.get(row.kid)
-                key = import_public(public, row.algorithm) if known is None else known.key
-                verifying[row.kid] = VerifyingKey(row.kid, row.algorithm, key)
-            else:
+                old_at = (row.signs_from or 0.0) + self._lifetime_s
+                continue
+            known = self.verifying.get(row.kid)
+            key = import_public(public, row.algorithm) if known is None else known.key
+            verifying[row.kid] = VerifyingKey(row.kid, row.algorithm, key)
+            if row.state == "next":
                 follows = follows or row.algorithm == self._algorithm
-                due_at = min(due_at, _NEVER if row.signs_from is None else row.signs_from)
-        self.due_at = due_at if signing is not None and follows else _NOW
+                known_at = row.shown_at + self._shown_before_s
+                planned_at = _NEVER if row.signs_from is None else row.signs_from
+        self.due_at = min(planned_at, max(old_at, known_at)) if signing is not None and follows else _NOW
         gone = self.verifying.keys() - verifying.keys()
         self._signing, self.verifying, self.jwks = signing, verifying, {"keys": shown}
         self.is_stale = False

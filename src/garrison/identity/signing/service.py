@@ -1,8 +1,9 @@
 """Keys that sign: made at first start, rotated by age or by command, revoked at once (ASVS 5.0 V11.1, V13.3).
 
 There is always one `next` key beside the active one, so that whoever verifies has seen a key before it signs. Rotating
-plans the next key's beginning: now, or when verifiers had the JWKS' max-age to fetch it. What is due is done by
-whichever process looks first, in one transaction that looks again; all others hear of it by the log.
+plans the next key's beginning: now, or when every process must have heard of it and verifiers then had the JWKS'
+max-age to fetch it. What is due is done by whichever process looks first, in one transaction that looks again; all
+others hear of it by the log.
 
 Revoking does not wait: the key is out of the JWKS, everything it signed is refused, and if it was the active one the
 next one signs from this moment on, seen or not.
@@ -116,7 +117,7 @@ class SigningService:
 
         def plan(change: Change) -> float:
             next_key = _one(change.connection, "next")
-            signs_from = max(change.now, next_key.shown_at + self._settings.jwks_max_age_s)
+            signs_from = max(change.now, next_key.shown_at + self._settings.shown_before_s)
             if next_key.signs_from is None or next_key.signs_from > signs_from:
                 plan_key(change.connection, next_key.kid, signs_from)
                 change.record("signing_key.planned", next_key.kid, signs_from=signs_from)
@@ -174,8 +175,8 @@ class SigningService:
                     set_state(connection, following.kid, "revoked", now=now)
                 self._insert(change, made[1], "next")
                 if active is not None and active.algorithm != settings.signing_algorithm:
-                    plan_key(connection, made[1][0], now + settings.jwks_max_age_s)
-            elif active is not None and _is_due(active, following, now, settings.key_lifetime_s):
+                    plan_key(connection, made[1][0], now + settings.shown_before_s)
+            elif active is not None and _is_due(active, following, now, settings):
                 ends_at = now + settings.longest_token_s
                 version = set_state(connection, active.kid, "retired", now=now, ends_at=ends_at)
                 change.record("signing_key.retired", active.kid, ends_at=ends_at)
@@ -214,9 +215,11 @@ class SigningService:
         return thumbprint(key), key
 
 
-def _is_due(active: SigningKey, following: SigningKey, now: float, lifetime_s: float) -> bool:
-    planned = following.signs_from is not None and following.signs_from <= now
-    return planned or now >= (active.signs_from or 0.0) + lifetime_s
+def _is_due(active: SigningKey, following: SigningKey, now: float, settings: IdentitySettings) -> bool:
+    if following.signs_from is not None and following.signs_from <= now:
+        return True
+    is_old = now >= (active.signs_from or 0.0) + settings.key_lifetime_s
+    return is_old and now >= following.shown_at + settings.shown_before_s
 
 
 def _one(connection: Connection, state: State) -> SigningKey:

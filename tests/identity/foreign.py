@@ -28,6 +28,8 @@ class Issuer:
     fetched: int = 0
     max_age_s: int = 300
     url: str = ""
+    held: asyncio.Event | None = None
+    """What answers wait for."""
 
     async def discovery(self, _request: web.Request) -> web.Response:
         return await self._answer({"issuer": self.url, "jwks_uri": self.url.rstrip("/") + "/jwks"})
@@ -38,6 +40,8 @@ class Issuer:
         return await self._answer({"keys": [{"kty": "EC", "kid": "odd"}, "no key", *shown]})
 
     async def _answer(self, document: Mapping[str, Any]) -> web.Response:
+        if self.held is not None:
+            await self.held.wait()
         if self.mode == "slow":
             await asyncio.sleep(30)
         if self.mode == "down":

@@ -12,11 +12,12 @@ from joserfc.jws import serialize_compact
 from garrison.core.clock import ManualClock
 from garrison.core.errors import Denied
 from garrison.guard.authenticate import REFUSED
-from garrison.identity.issuers.model import parse_issuers
+from garrison.identity.issuers.fetch import MAX_BYTES, read_object
+from garrison.identity.issuers.model import ForeignIssuer, parse_issuers
 from garrison.identity.issuers.refused import subject_id
-from garrison.identity.issuers.remote_keys import FETCHES_A_MINUTE
+from garrison.identity.issuers.remote_keys import FETCHES_A_MINUTE, MAX_KEYS, MOST_WAITING, RemoteKeys
 from garrison.identity.issuers.verifier import ForeignEntry, ForeignTokens
-from garrison.identity.signing.jose import VerifyingKey
+from garrison.identity.signing.jose import VerifyingKey, generate_key, public_jwk
 from tests.identity.conftest import OpenProcess
 from tests.identity.foreign import AUDIENCE, Issuer, configured, issuing, key, show
 
@@ -173,6 +174,66 @@ async def test_a_slow_issuer_holds_up_only_whoever_needs_it(
     tokens_running = next(iter(tokens._issuers.values()))[1]._running
     assert tokens_running is not None
     tokens_running.cancel()
+
+
+async def test_a_slow_issuer_does_not_gather_a_crowd_that_goes_on_at_once(
+    issuer: Issuer, tokens: ForeignTokens, clock: ManualClock
+) -> None:
+    """Whoever waits for one fetch goes on in one turn of the loop; beyond a hundred, nobody can tell."""
+    assert isinstance(await show(tokens, issuer.token(issuer.keys[0], clock.now()), clock), ForeignEntry)
+    coming = key("coming")
+    answered = asyncio.Event()
+    issuer.held = answered
+    waiting = [
+        asyncio.create_task(show(tokens, issuer.token(coming, clock.now(), jti=number), clock))
+        for number in range(MOST_WAITING)
+    ]
+    await asyncio.sleep(0.05)
+    for number in range(50):
+        with pytest.raises(Denied) as caught:
+            await show(tokens, issuer.token(key("another"), clock.now(), jti=number), clock)
+        assert (caught.value.code, caught.value.problem.status) == ("issuer_unavailable", 503)
+    issuer.keys.append(coming)
+    answered.set()
+    assert all(isinstance(one, ForeignEntry) for one in await asyncio.gather(*waiting))
+    issuer.held = None
+    clock.advance(15)
+    assert await show(tokens, issuer.token(key("another"), clock.now()), clock) is REFUSED, (
+        "their places are free again"
+    )
+
+
+async def test_the_loop_has_its_turn_between_two_keys(clock: ManualClock) -> None:
+    """A hundred RSA keys of 8,192 bits take 60 ms."""
+    public = public_jwk(generate_key("RS256"))
+    body = json.dumps({"keys": [{**public, "kid": str(n), "alg": "RS256"} for n in range(2 * MAX_KEYS)]}).encode()
+
+    async def fetch_many(_url: str) -> tuple[bytes, float]:
+        return body, 300.0
+
+    remote = RemoteKeys(
+        ForeignIssuer("https://a.example.com", "a", jwks_uri="https://a.example.com/j"), fetch_many, clock
+    )
+    finding = asyncio.create_task(remote.find("0"))
+    turns = 0
+    while not finding.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert await finding is not None
+    assert turns > MAX_KEYS
+    assert remote.known(str(MAX_KEYS)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "between"),
+    [(b"[]", b","), (b"{}", b","), (b"1e5", b","), (b"[", b""), (b'{"a":', b""), (b"9" * 4300, b",")],
+)
+def test_no_body_of_the_size_of_a_key_set_holds_up_the_loop(one: bytes, between: bytes) -> None:
+    """256 KB of small lists took 70 ms, of long numbers 20."""
+    times = (MAX_BYTES - 20) // len(one + between)
+    body = b'{"keys":[' + between.join([one] * times) + b"]}"
+    with pytest.raises(ValueError, match=r"nested|digits|more than|Expecting"):
+        read_object(body)
 
 
 def test_what_is_configured_wrong_is_told() -> None:

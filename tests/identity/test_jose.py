@@ -385,6 +385,24 @@ def test_keys_that_do_not_fit_their_algorithm_are_refused(jwk: dict[str, Any], a
         import_public(jwk, algorithm)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "name", "size"),
+    [
+        ("RS256", "n", 190_000),
+        ("RS256", "e", 256),
+        ("RS256", "e", 190_000),
+        ("ES256", "x", 190_000),
+        ("EdDSA", "x", 190_000),
+    ],
+)
+def test_a_key_with_a_member_that_costs_whoever_reads_or_uses_it_is_not_even_read(
+    algorithm: str, name: str, size: int
+) -> None:
+    jwk = {**public_jwk(KEYS[algorithm].key), name: b64(b"\xff" * size)}
+    with pytest.raises(ValueError, match="a member is too long"):
+        import_public(jwk, algorithm)
+
+
 @pytest.mark.parametrize("name", ["RS256", "ES256", "EdDSA"])
 def test_a_private_key_survives_being_put_away(name: str) -> None:
     again = load_private(private_bytes(KEYS[name].key), name)

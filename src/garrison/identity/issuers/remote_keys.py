@@ -4,6 +4,7 @@
     older than max-age             fetched in the background, while requests go on with what there is
     unknown kid                    fetched once for all who wait, if the budget allows; else the token is refused
     issuer down, slow, garbage     what was fetched last stays; without anything yet: 503, since nobody can tell
+    too many wait for one fetch    503 for whoever comes after `MOST_WAITING`: all of them go on in one turn of the loop
 
 Every fetch, successful or not, takes from the budget of `FETCHES_A_MINUTE`. What comes is bounded in size, number of
 keys and time; keys that are not for signatures, or of no algorithm we take, are left out, and one that cannot be read
@@ -11,7 +12,6 @@ costs only itself (RFC 7517 section 5; CVE-2026-48524: unknown `kid`s must evict
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -20,11 +20,13 @@ import structlog
 from garrison.core.clock import Clock
 from garrison.core.durations import Limit
 from garrison.guard.limit_table import LimitTable
+from garrison.identity.issuers.fetch import read_object
 from garrison.identity.issuers.model import ASYMMETRIC, ForeignIssuer, is_fetchable
 from garrison.identity.signing.jose import VerifyingKey, import_public
 
 FETCHES_A_MINUTE = 5
 MAX_KEYS = 100
+MOST_WAITING = 100
 LEAST_AGE_S, MOST_AGE_S = 60.0, 3600.0
 _log = structlog.get_logger("garrison")
 
@@ -33,13 +35,13 @@ Fetch = Callable[[str], Awaitable[tuple[bytes, float]]]
 
 
 class NoKeysError(Exception):
-    """Nothing could be fetched from the issuer, ever: whether a token is right cannot be told."""
+    """Whether a token is right cannot be told: nothing was ever fetched from the issuer, or too many wait for it."""
 
 
 class RemoteKeys:
     """The keys of one issuer in one process."""
 
-    __slots__ = ("_budget", "_clock", "_due_at", "_fetch", "_issuer", "_keys", "_running")
+    __slots__ = ("_budget", "_clock", "_due_at", "_fetch", "_issuer", "_keys", "_running", "_waiting")
 
     def __init__(self, issuer: ForeignIssuer, fetch: Fetch, clock: Clock) -> None:
         self._issuer = issuer
@@ -49,6 +51,7 @@ class RemoteKeys:
         self._keys: Mapping[str, VerifyingKey] = {}
         self._due_at = float("-inf")
         self._running: asyncio.Task[None] | None = None
+        self._waiting = 0
 
     def known(self, kid: str) -> VerifyingKey | None:
         """Return the key at hand with this `kid`."""
@@ -62,17 +65,26 @@ class RemoteKeys:
     async def find(self, kid: str) -> VerifyingKey | None:
         """Return the key with this `kid`, having fetched if it was unknown and the budget allowed.
 
-        Raises NoKeysError where nothing was ever fetched.
+        Raises NoKeysError where nothing was ever fetched, or too many wait.
         """
         key = self._keys.get(kid)
         if key is None:
             running = self._start()
             if running is not None:
-                await asyncio.shield(running)
+                await self._wait_for(running)
                 key = self._keys.get(kid)
         if key is None and not self._keys:
             raise NoKeysError
         return key
+
+    async def _wait_for(self, running: "asyncio.Task[None]") -> None:
+        if self._waiting >= MOST_WAITING:
+            raise NoKeysError
+        self._waiting += 1
+        try:
+            await asyncio.shield(running)
+        finally:
+            self._waiting -= 1
 
     def _start(self) -> "asyncio.Task[None] | None":
         """Return the fetch under way, or a new one; None where the budget is used up."""
@@ -97,7 +109,7 @@ class RemoteKeys:
         """Return the issuer's keys and how long they may be kept. Raises OSError, ValueError."""
         url = self._issuer.jwks_uri
         if not url:
-            configuration = _object((await self._fetch(self._issuer.discovery_url))[0])
+            configuration = read_object((await self._fetch(self._issuer.discovery_url))[0])
             if configuration.get("issuer") != self._issuer.issuer:
                 raise ValueError("the discovery document is another issuer's")
             named = configuration.get("jwks_uri")
@@ -105,27 +117,18 @@ class RemoteKeys:
                 raise ValueError("the discovery document names no keys")
             url = named
         body, max_age_s = await self._fetch(url)
-        listed = _object(body).get("keys")
+        listed = read_object(body).get("keys")
         if not isinstance(listed, list):
             raise ValueError("the key set holds no keys")
         keys: dict[str, VerifyingKey] = {}
         for jwk in listed[:MAX_KEYS]:
+            await asyncio.sleep(0)  # a key takes up to half a millisecond: the loop has its turn between two
             key = _key_of(jwk)
             if key is not None:
                 keys.setdefault(key.kid, key)
         if not keys:
             raise ValueError("the key set holds no key that we take")
         return keys, max_age_s
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(body.decode())
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
-    return found
 
 
 def _key_of(jwk: Any) -> VerifyingKey | None:

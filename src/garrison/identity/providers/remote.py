@@ -6,7 +6,6 @@ their address it may leave to userinfo, and with the code flow it usually does (
 """
 
 import hmac
-import json
 from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -14,7 +13,7 @@ from urllib.parse import quote, urlencode
 from garrison.core.clock import Clock
 from garrison.core.errors import Denied
 from garrison.identity.issuers.claims import is_subject
-from garrison.identity.issuers.fetch import fetch, get_with_token, post_form
+from garrison.identity.issuers.fetch import fetch, get_with_token, post_form, read_object
 from garrison.identity.issuers.model import is_fetchable
 from garrison.identity.issuers.remote_keys import NoKeysError, RemoteKeys
 from garrison.identity.providers.configured import Provider
@@ -66,8 +65,8 @@ class RemoteProvider:
             return self._endpoints
         try:
             body, _ = await fetch(self.provider.as_issuer.discovery_url)
-            self._endpoints = _endpoints_of(json.loads(body.decode()), self.provider.issuer)
-        except (OSError, ValueError, RecursionError):
+            self._endpoints = _endpoints_of(read_object(body), self.provider.issuer)
+        except (OSError, ValueError):
             raise Denied("issuer_unavailable", headers=_RETRY_SOON) from None
         self._kept_until = boot + _KEEP_S
         return self._endpoints
@@ -146,8 +145,8 @@ class RemoteProvider:
         )
 
 
-def _endpoints_of(document: Any, issuer: str) -> Endpoints:
-    if not isinstance(document, dict) or document.get("issuer") != issuer:
+def _endpoints_of(document: Mapping[str, Any], issuer: str) -> Endpoints:
+    if document.get("issuer") != issuer:
         raise ValueError("the discovery document is another issuer's")
     authorize, token = document.get("authorization_endpoint"), document.get("token_endpoint")
     if not (isinstance(authorize, str) and isinstance(token, str) and is_fetchable(authorize) and is_fetchable(token)):
@@ -172,12 +171,12 @@ async def _answered(asking: Awaitable[tuple[int, bytes]]) -> Mapping[str, Any]:
     """Return the JSON object of a 200. Raises Denied(`provider_refused`; `issuer_unavailable`: it is broken)."""
     try:
         status, body = await asking
-        document = json.loads(body.decode())
-    except (OSError, ValueError, RecursionError):
+        document = read_object(body)
+    except (OSError, ValueError):
         raise Denied("issuer_unavailable", headers=_RETRY_SOON) from None
     if status >= 500:
         raise Denied("issuer_unavailable", headers=_RETRY_SOON)
-    if status != 200 or not isinstance(document, dict):
+    if status != 200:
         raise Denied("provider_refused")
     return document
 

@@ -79,6 +79,13 @@ async def _ask(
 ) -> tuple[int, bytes, str]:
     import aiohttp  # where no issuer is configured, it need not be installed
 
+    async def once(request: Any, handler: Any) -> Any:
+        """Hide a lost connection from aiohttp, which would ask a second time, outside the budget of fetches."""
+        try:
+            return await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise aiohttp.ClientError(type(error).__name__) from None
+
     headers = {**_HEADERS, "authorization": authorization} if authorization else _HEADERS
     try:
         async with (
@@ -86,6 +93,7 @@ async def _ask(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                middlewares=(once,),
             ) as session,
             session.request(method, url, data=data, allow_redirects=False, headers=headers) as answer,
         ):

@@ -635,6 +635,7 @@ def test_what_is_not_the_clients_own_makes_nobody_fetch(setting: Setting, api: A
         answer = api.client.post("/oauth/token", data=fields)
         assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client"), fields
     ended = {"client_id": host.client_id, "token": body["refresh_token"]}
+    assert api.client.post("/oauth/revoke", data={**ended, "client_secret": "x"}).status_code == 401
     assert api.client.post("/oauth/revoke", data=ended).status_code == 200
     assert host.asked == 1
     assert refreshed(flow, body["refresh_token"]).json()["error"] == "invalid_client"

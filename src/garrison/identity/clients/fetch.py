@@ -122,11 +122,21 @@ class DocumentFetcher:
     async def _from_one_of(self, addresses: Sequence[str], url: DocumentUrl) -> Fetched:
         import aiohttp
 
+        async def once(request: Any, handler: Any) -> Any:
+            """Hide a lost connection from aiohttp, which would ask a second time, outside the budget of fetches."""
+            try:
+                return await handler(request)
+            except aiohttp.ClientConnectorError:  # there was no connection to lose
+                raise
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+                raise aiohttp.ClientError(type(error).__name__) from None
+
         tried = addresses[:_MOST_TRIED]
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=TIMEOUT_S / _MOST_TRIED),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            middlewares=(once,),
         ) as session:
             for address in tried[:-1]:
                 try:

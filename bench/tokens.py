@@ -125,16 +125,16 @@ def _raw(key: Any, tokens: Sequence[str]) -> float:
         signed, _, last = token.encode().rpartition(b".")
         pairs.append((signed, base64.urlsafe_b64decode(last + b"==")))
     scheme, digest = padding.PKCS1v15(), hashes.SHA256()
-    began = time.perf_counter()
+    began = time.thread_time()
     for signed, signature in pairs:
         key.verify(signature, signed, scheme, digest)
-    return (time.perf_counter() - began) / len(pairs) * 1e6
+    return (time.thread_time() - began) / len(pairs) * 1e6
 
 
 def _verified(tokens: Sequence[str], find_key: FindKey) -> float:
     """Return microseconds for one verification by ours."""
     shown = [token.encode() for token in tokens]
-    began = time.perf_counter()
+    began = time.thread_time()
     for token in shown:
         verify(token, find_key, typ=ACCESS_TYP)
-    return (time.perf_counter() - began) / len(shown) * 1e6
+    return (time.thread_time() - began) / len(shown) * 1e6

@@ -112,7 +112,7 @@ class AccessTokenAuthenticator:
         """Return what the claims mean, None where they are not those of one of our access tokens, in force now."""
         audience, subject = claims.get("aud"), claims.get("sub")
         expires_at, issued_at = numeric_date(claims.get("exp")), numeric_date(claims.get("iat"))
-        not_before = numeric_date(claims.get("nbf", issued_at))
+        not_before = numeric_date(claims["nbf"]) if "nbf" in claims else issued_at
         if (
             claims.get("iss") != self._issuer
             or (self._audience != audience and not (isinstance(audience, list) and self._audience in audience))

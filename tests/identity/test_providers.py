@@ -1,5 +1,6 @@
 """Sign in with another provider, against one that speaks OpenID Connect over TCP, honest or not."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import web
 from sqlalchemy import select
 
+from garrison.core.clock import ManualClock
 from garrison.identity.accounts.model import accounts
 from garrison.identity.providers.configured import Provider, parse_providers
 from garrison.identity.providers.flow import safe_return
@@ -36,11 +38,13 @@ class Acme:
     """What userinfo answers, a document or a body; None where there is no userinfo."""
     told_status: int = 200
     url: str = ""
+    discovered: int = 0
     now: float = 0.0
     asked: dict[str, dict[str, str]] = field(default_factory=dict)
     """Code → the parameters of the authorization request."""
 
     async def discovery(self, _request: web.Request) -> web.Response:
+        self.discovered += 1
         if self.mode == "down":
             return web.Response(status=503)
         document = {
@@ -351,6 +355,25 @@ async def test_a_provider_that_is_down_is_503(process: Process, acme: Acme) -> N
     reply = await Client(process).call("GET", "/auth/providers/acme/start")
     assert (reply.status, reply.code) == (503, "issuer_unavailable")
     assert (await Client(process).call("GET", "/auth/providers/nobody/start")).status == 404
+
+
+async def test_a_provider_that_is_down_is_not_asked_by_every_stranger(
+    process: Process, acme: Acme, clock: ManualClock
+) -> None:
+    async def start() -> int:
+        return (await Client(process).call("GET", "/auth/providers/acme/start")).status
+
+    acme.mode = "down"
+    assert [await start() for _ in range(20)] == [503] * 20
+    assert acme.discovered == 1
+    clock.advance(6)
+    acme.mode = "up"
+    assert await asyncio.gather(*(start() for _ in range(8))) == [303] * 8
+    assert acme.discovered == 2, "one fetch for all who wait"
+    clock.advance(3601)
+    acme.mode = "down"
+    assert [await start() for _ in range(20)] == [303] * 20, "where it was is still known"
+    assert acme.discovered == 3
 
 
 @pytest.mark.parametrize(

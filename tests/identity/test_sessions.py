@@ -220,6 +220,16 @@ async def test_a_short_idle_time_is_held_within_a_process(open_process: OpenProc
         assert not await client.is_signed_in()
 
 
+async def test_a_short_idle_time_is_held_by_several_processes(open_process: OpenProcess, clock: ManualClock) -> None:
+    async with open_process(session_idle_s=40.0) as first, open_process(session_idle_s=40.0) as second:
+        client = await another(first)
+        for _ in range(10):
+            clock.advance(11)
+            assert await client.is_signed_in()
+            await first.cache.flush(clock.now())
+        assert await Client(second, cookies=client.cookies).is_signed_in(), "it was used all the time"
+
+
 async def test_of_more_sessions_than_allowed_the_oldest_ends(open_process: OpenProcess, clock: ManualClock) -> None:
     async with open_process(max_sessions=3) as process:
         clients = []

@@ -144,8 +144,11 @@ class IdentitySettings:
 
     @property
     def touch_every_s(self) -> float:
-        """How often idle times are written: one write per session in a twentieth of the idle time, or a minute."""
-        return max(60.0, self.session_idle_s / 20)
+        """How often idle times are written: one write per session in a twentieth of the idle time, or a minute.
+
+        Where that itself is short, in a quarter of it: another process, or the sweeper, would end who is active.
+        """
+        return min(max(60.0, self.session_idle_s / 20), self.session_idle_s / 4)
 
 
 _COST_HELP = "write the cost as m=KiB,t=passes,p=lanes, for example m=19456,t=2,p=1, m at least 8 for each lane"

@@ -5,6 +5,7 @@ same: signature, issuer, audience, authorized party, times, nonce (section 3.1.3
 their address it may leave to userinfo, and with the code flow it usually does (section 5.4).
 """
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from garrison.identity.providers.configured import Provider
 from garrison.identity.providers.flow import Flow
 from garrison.identity.signing.jose import TokenRefused, numeric_date, peek, verify_with
 
-_KEEP_S = 3600.0
+_KEEP_S, _PAUSE_S = 3600.0, 5.0
+"""After a fetch that gave the endpoints, and one that did not: strangers start sign-ins as often as they like."""
 _ID_TYPES = frozenset({"", "jwt", "id+jwt"})
 _RETRY_SOON = ((b"retry-after", b"2"),)
 
@@ -48,7 +50,7 @@ class Person(NamedTuple):
 class RemoteProvider:
     """One provider, from one process."""
 
-    __slots__ = ("_clock", "_endpoints", "_kept_until", "_keys", "_leeway_s", "provider")
+    __slots__ = ("_clock", "_due_at", "_endpoints", "_keys", "_leeway_s", "_running", "provider")
 
     def __init__(self, provider: Provider, clock: Clock, *, leeway_s: float) -> None:
         self.provider = provider
@@ -56,20 +58,31 @@ class RemoteProvider:
         self._leeway_s = leeway_s
         self._keys = RemoteKeys(provider.as_issuer, fetch, clock)
         self._endpoints: Endpoints | None = None
-        self._kept_until = float("-inf")
+        self._due_at = float("-inf")
+        self._running: asyncio.Task[None] | None = None
 
     async def endpoints(self) -> Endpoints:
-        """Return the provider's endpoints, fetched at most once an hour. Raises Denied(`issuer_unavailable`)."""
-        boot = self._clock.boot()
-        if self._endpoints is not None and boot < self._kept_until:
-            return self._endpoints
+        """Return the provider's endpoints: fetched hourly, by one for all who wait; the last ones while it is down.
+
+        Raises Denied(`issuer_unavailable`).
+        """
+        if self._clock.boot() >= self._due_at:
+            loop = asyncio.get_running_loop()
+            if self._running is None or self._running.done() or self._running.get_loop() is not loop:
+                self._running = loop.create_task(self._look(), name="provider")
+            await asyncio.shield(self._running)
+        if self._endpoints is None:
+            raise Denied("issuer_unavailable", headers=_RETRY_SOON)
+        return self._endpoints
+
+    async def _look(self) -> None:
         try:
             body, _ = await fetch(self.provider.as_issuer.discovery_url)
             self._endpoints = _endpoints_of(read_object(body), self.provider.issuer)
         except (OSError, ValueError):
-            raise Denied("issuer_unavailable", headers=_RETRY_SOON) from None
-        self._kept_until = boot + _KEEP_S
-        return self._endpoints
+            self._due_at = self._clock.boot() + _PAUSE_S
+        else:
+            self._due_at = self._clock.boot() + _KEEP_S
 
     async def authorize_url(self, flow: Flow, redirect_uri: str) -> str:
         """Return where the browser goes. Raises Denied(`issuer_unavailable`)."""

@@ -74,8 +74,11 @@ def test_a_client_from_its_making_to_its_end(server: Server) -> None:
 
 def test_a_client_that_signs_has_no_secret(server: Server) -> None:
     (server.directory / "keys.json").write_text(jwks("ES256"))
-    made = document(server, "client", "create", "--name", "signs", "--audience", server.url, "--jwks", "keys.json")
+    made = document(
+        server, "client", "create", "--name", "signs", "--audience", server.url, "--jwks", "keys.json", "--dpop"
+    )
     assert "client_secret" not in made
+    assert made["requires_dpop"] is True
     assert made["jwks"]["keys"][0]["kid"] == "ES256"
     (server.directory / "keys.json").write_text(jwks("RS256"))
     assert document(server, "client", "rotate", made["client_id"], "--jwks", "keys.json")["rotated"] is True

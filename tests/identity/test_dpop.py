@@ -13,7 +13,7 @@ from garrison.core.clock import ManualClock
 from garrison.identity.signing import jose
 from garrison.identity.signing.jose import generate_key, public_jwk, thumbprint
 from tests.identity.conftest import Client, Process, Reply
-from tests.identity.test_oauth_token import Api, claims
+from tests.identity.test_oauth_token import AUDIENCE, Api, claims
 
 pytestmark = pytest.mark.anyio
 EMAIL, PASSWORD = "ada@example.com", "a long walk to the sea"
@@ -201,6 +201,14 @@ def test_clients_may_bind_their_tokens_too(tmp_path: Path) -> None:
         shown = {"authorization": f"DPoP {token}", **proof("GET", "/tasks", token)}
         assert api.client.get("/tasks", headers=shown).status_code == 200
         assert api.client.get("/tasks", headers=shown).status_code == 401
+        requiring = api.portal(
+            lambda: api.clients.create("bound", audiences=[AUDIENCE], scopes=["tasks:read"], requires_dpop=True)
+        )
+        bound = (requiring.client.id, requiring.secret)
+        without = api.client.post("/oauth/token", data=fields, auth=bound)
+        assert (without.status_code, without.json()["error"]) == (400, "invalid_dpop_proof")
+        answer = api.client.post("/oauth/token", data=fields, auth=bound, headers=proof("POST", "/oauth/token"))
+        assert answer.json()["token_type"] == "DPoP"
         told = api.client.post("/oauth/introspect", data={"token": token}, auth=user).json()
         assert (told["active"], told["token_type"], told["cnf"]) == (True, "DPoP", {"jkt": key.jkt})
         wrong = api.client.post("/oauth/token", data=fields, auth=user, headers={"dpop": "x"})

@@ -27,6 +27,7 @@ def create(
     redirect_uri: Annotated[list[str] | None, typer.Option(help="Where people may be sent back to, exactly.")] = None,
     is_public: Annotated[bool, typer.Option("--public", help="It can keep no secret: an app, a page.")] = False,
     jwks: Jwks = None,
+    requires_dpop: Annotated[bool, typer.Option("--dpop", help="Only tokens bound to a key it proves.")] = False,
     json: Json = False,
 ) -> None:
     """Make a client; its secret is shown once and stored nowhere.
@@ -53,6 +54,7 @@ def create(
             redirect_uris=redirect_uri or [],
             is_public=is_public,
             jwks=key_set,
+            requires_dpop=requires_dpop,
         ),
         makes=True,
     )

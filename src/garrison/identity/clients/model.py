@@ -38,6 +38,7 @@ clients = Table(
     Column("created_at", Double, nullable=False),
     Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("jwks", Text, nullable=True),
+    Column("requires_dpop", Boolean(create_constraint=False), nullable=False, server_default=false()),
     CheckConstraint("status IN ('active', 'disabled')", name="clients_status"),
 )
 
@@ -59,5 +60,7 @@ class Client:
     """It can keep no secret (an app, a page): what it shows is PKCE, and nothing is given to it by itself."""
     jwks: str = ""
     """Public keys of a client that authenticates by signature (`clients/keys.py`); empty where it has a secret."""
+    requires_dpop: bool = False
+    """It gets no token that is not bound to a key it proves (RFC 9449 section 5.2, `dpop_bound_access_tokens`)."""
     calls_itself: str = ""
     """Of a client with a document: the name it gives itself, which nobody has checked; its `name` is its host."""

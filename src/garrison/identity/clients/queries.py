@@ -28,6 +28,7 @@ _COLUMNS = tuple(
         "created_at",
         "is_public",
         "jwks",
+        "requires_dpop",
     )
 )
 
@@ -60,6 +61,7 @@ def insert_client(connection: Connection, client: Client, secret_digest: bytes) 
             created_at=client.created_at,
             is_public=client.is_public,
             jwks=client.jwks or None,
+            requires_dpop=client.requires_dpop,
         )
     )
 
@@ -68,7 +70,7 @@ def find_client(connection: Connection, client_id: str) -> Known | None:
     """Return the client with this id, or None."""
     columns = (*_COLUMNS, clients.c.secret_digest, clients.c.earlier_digest, clients.c.earlier_until)
     row = connection.execute(select(*columns).where(clients.c.id == client_id)).one_or_none()
-    return None if row is None else Known(_client(row[:11]), row[11], row[12], row[13])
+    return None if row is None else Known(_client(row[:12]), row[12], row[13], row[14])
 
 
 def list_clients(connection: Connection) -> Sequence[Client]:
@@ -113,7 +115,20 @@ def delete_client(connection: Connection, client_id: str) -> int | None:
 
 
 def _client(row: Sequence[Any]) -> Client:
-    client_id, name, grants, audiences, scopes, redirect_uris, status, epoch, created_at, is_public, jwks = row
+    (
+        client_id,
+        name,
+        grants,
+        audiences,
+        scopes,
+        redirect_uris,
+        status,
+        epoch,
+        created_at,
+        is_public,
+        jwks,
+        requires_dpop,
+    ) = row
     return Client(
         client_id,
         name,
@@ -126,4 +141,5 @@ def _client(row: Sequence[Any]) -> Client:
         created_at,
         is_public,
         jwks or "",
+        requires_dpop,
     )

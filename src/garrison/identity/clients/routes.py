@@ -32,6 +32,7 @@ class ClientBody(Body):
     redirect_uris: _Words
     is_public: bool = False
     jwks: dict[str, Any] | None = None
+    requires_dpop: bool = False
 
 
 class ClientChange(Body):
@@ -52,6 +53,7 @@ class ClientItem(BaseModel):
     redirect_uris: list[str]
     is_public: bool
     jwks: dict[str, Any] | None
+    requires_dpop: bool
     status: Status
     created_at: str
 
@@ -86,6 +88,7 @@ def client_endpoints(clients: ClientService) -> tuple[Endpoint, ...]:
                 scopes=body.scopes,
                 redirect_uris=body.redirect_uris,
                 is_public=body.is_public,
+                requires_dpop=body.requires_dpop,
                 jwks="" if body.jwks is None else json.dumps(body.jwks),
                 origin=origin_of(call),
             )
@@ -188,6 +191,7 @@ def client_document(client: Client) -> dict[str, Any]:
         "redirect_uris": list(client.redirect_uris),
         "is_public": client.is_public,
         "jwks": json.loads(client.jwks) if client.jwks else None,
+        "requires_dpop": client.requires_dpop,
         "status": client.status,
         "created_at": rfc3339(client.created_at),
     }

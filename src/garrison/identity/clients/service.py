@@ -55,6 +55,7 @@ class ClientService:
         redirect_uris: Iterable[str] = (),
         is_public: bool = False,
         jwks: str = "",
+        requires_dpop: bool = False,
         origin: Origin = Origin(),
     ) -> Made:
         """Make a client and return it with its secret; with `jwks`, its public keys (RFC 7517), it has none.
@@ -78,7 +79,18 @@ class ClientService:
 
         def change(change: Change) -> Client:
             client = Client(
-                client_id, name, granted, asked, allowed, uris, "active", 1, change.now, is_public, kept_keys
+                client_id,
+                name,
+                granted,
+                asked,
+                allowed,
+                uris,
+                "active",
+                1,
+                change.now,
+                is_public,
+                kept_keys,
+                requires_dpop,
             )
             insert_client(change.connection, client, digest(secret, purpose=PURPOSE))
             change.record("client.created", client_id, grants=list(granted), scopes=list(allowed))

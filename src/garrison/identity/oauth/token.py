@@ -65,6 +65,8 @@ class TokenEndpoint:
         if grant not in client.grants:
             raise OAuthError("unauthorized_client")
         jkt, origin, network = proved_key(call, self._proofs), origin_of(call), call.network
+        if client.requires_dpop and not jkt:
+            raise OAuthError("invalid_dpop_proof", "this client's tokens are bound to a key; send a proof of it")
         match grant:
             case "authorization_code":
                 document = await self._grants.by_code(client, parameters, jkt, network=network, origin=origin)

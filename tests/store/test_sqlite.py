@@ -255,7 +255,7 @@ async def test_if_the_thread_ends_its_askers_are_told_and_the_next_starts_anothe
             return super()._next()
 
     writer = sqlite._mine().writer
-    worker = Dying("dying", connect=writer._connect, disconnect=writer._disconnect, most_waiting=9)
+    worker = Dying("dying", writer._driver, most_waiting=9)
     gate = Gate(count)
     first = asyncio.create_task(worker.run(gate))
     await gate.begun()

@@ -28,6 +28,23 @@ _WAIT_S = 60.0
 """How long to wait for another process that is upgrading the same file."""
 
 
+def current_postgresql(url: str) -> str | None:
+    """Return the revision of a PostgreSQL database's schema, None where no table of ours is. Raises StoreError."""
+    from garrison.store.postgresql import run_once  # where SQLite is the store, asyncpg need not be installed
+
+    return run_once(url, _found)
+
+
+def upgrade_postgresql(url: str) -> None:
+    """Bring a PostgreSQL database to `HEAD`, under the lock of every write: of ten that start at once, one does it.
+
+    Raises StoreError.
+    """
+    from garrison.store.postgresql import run_once
+
+    run_once(url, _run)
+
+
 def current(path_or_url: str | Path) -> str | None:
     """Return the revision of the file's schema; None where there is no file, or none of our tables in it.
 
@@ -96,15 +113,19 @@ def _connect(path: Path) -> Connection:
         time.sleep(0.01)
 
 
+def _found(connection: Connection) -> str | None:
+    from alembic.runtime.migration import MigrationContext
+
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
 def _run(connection: Connection) -> None:
     """Run what is missing, in the transaction of the connection."""
     # Here and not above: Alembic takes 0.3 s to import, and nearly every start finds the schema current.
     from alembic import command
     from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
 
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    found = context.get_current_revision()  # under the lock: another process may have been faster
+    found = _found(connection)  # under the lock: another process may have been faster
     _check_known(found)
     if found == HEAD:
         return

@@ -193,18 +193,8 @@ class _Connections:
     """The connections of one process. Making this opens nothing."""
 
     def __init__(self, path: Path, most_waiting: int) -> None:
-        self.writer = Worker(
-            "garrison-store-writer",
-            connect=lambda: connect(path, begin="BEGIN IMMEDIATE"),
-            disconnect=_close_writer,
-            most_waiting=most_waiting,
-        )
-        self.reader = Worker(
-            "garrison-store-reader",
-            connect=lambda: _read_only(connect(path, begin="BEGIN")),
-            disconnect=_close,
-            most_waiting=most_waiting,
-        )
+        self.writer = Worker("garrison-store-writer", _Driver(path, begin="BEGIN IMMEDIATE"), most_waiting=most_waiting)
+        self.reader = Worker("garrison-store-reader", _Driver(path, begin="BEGIN"), most_waiting=most_waiting)
         self.cold = _ColdReader(path)
 
     def stop(self) -> None:
@@ -212,6 +202,36 @@ class _Connections:
         self.reader.stop()
         self.cold.stop()
         self.writer.stop()
+
+
+class _Driver:
+    """What a worker knows of SQLite: `BEGIN IMMEDIATE` is the writer, `BEGIN` a reader that cannot write."""
+
+    def __init__(self, path: Path, *, begin: str) -> None:
+        self._path = path
+        self._begin = begin
+
+    def within(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def connect(self) -> Connection:
+        connection = connect(self._path, begin=self._begin)
+        return connection if self._is_writer() else _read_only(connection)
+
+    def disconnect(self, connection: Connection) -> None:
+        _close_writer(connection) if self._is_writer() else _close(connection)
+
+    def end(self) -> None:
+        pass
+
+    def is_in_transaction(self, connection: Connection) -> bool:
+        return bool(getattr(connection.connection.driver_connection, "in_transaction", True))
+
+    def store_error_of(self, error: BaseException) -> StoreError | None:
+        return store_error_of(error)
+
+    def _is_writer(self) -> bool:
+        return self._begin == "BEGIN IMMEDIATE"
 
 
 class _ColdReader:

@@ -1,7 +1,7 @@
 """One thread that owns one connection and runs what it is asked, in order.
 
-Why a thread: a transaction ends with an fsync (0.3 ms on a good disk, seconds on a bad one), and SQLite has one writer
-at a time anyway, so one queue in front of one connection costs nothing and needs no retries. Nothing here belongs to an
+Why a thread: a transaction ends with an fsync (0.3 ms on a good disk, seconds on a bad one), and there is one writer at
+a time anyway, so one queue in front of one connection costs nothing and needs no retries. Nothing here belongs to an
 event loop: each asker waits on a future of its own loop, and a loop that is gone by the time of the answer loses
 nothing but the answer (`TestClient` uses a new loop for each request).
 
@@ -14,34 +14,50 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from garrison.core.errors import StoreError
-from garrison.store.sqlite_errors import store_error_of
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
 
 
-class Worker:
-    """A thread, its queue and its connection.
+class Driver(Protocol):
+    """What a worker has to know of its database. Everything is called on the worker's thread."""
 
-    connect: opens the connection, on the thread. disconnect: closes it, there too; it must not raise.
-    """
+    def within(self, work: Callable[[], T]) -> T:
+        """Run `work`, as this driver's connections want to be used."""
+
+    def connect(self) -> Connection:
+        """Open a connection whose transactions are what this worker is for. Raises the driver's errors."""
+
+    def disconnect(self, connection: Connection) -> None:
+        """Close it; it may be in any state. Raises nothing."""
+
+    def end(self) -> None:
+        """Put away what `within` needed: the thread ends. Another may begin."""
+
+    def is_in_transaction(self, connection: Connection) -> bool:
+        """Say whether the connection is in a transaction, by the driver's own word."""
+
+    def store_error_of(self, error: BaseException) -> StoreError | None:
+        """Return the outage that an error stands for, None if it stands for none."""
+
+
+class Worker:
+    """A thread, its queue and its connection."""
 
     def __init__(
         self,
         name: str,
+        driver: Driver,
         *,
-        connect: Callable[[], Connection],
-        disconnect: Callable[[Connection], None],
         most_waiting: int,
     ) -> None:
         self._name = name
-        self._connect = connect
-        self._disconnect = disconnect
+        self._driver = driver
         self._most_waiting = most_waiting
         self._connection: Connection | None = None  # the thread's own
         self._changed = threading.Condition()
@@ -87,7 +103,8 @@ class Worker:
             with self._changed:
                 self._thread = None
                 refused, self._waiting = self._waiting, deque()
-            self._drop()
+            self._driver.within(self._drop)
+            self._driver.end()
             for job in refused:
                 job.fail(_closed())
 
@@ -103,17 +120,21 @@ class Worker:
         return None
 
     def _transact(self, work: Work) -> Any:
+        return self._driver.within(lambda: self._transact_within(work))
+
+    def _transact_within(self, work: Work) -> Any:
+        driver = self._driver
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = driver.connect()
             connection = self._connection
             with connection.begin():
                 result = work(connection)
-                if not _is_in_transaction(connection):  # SQLite rolls back by itself after some errors
+                if not driver.is_in_transaction(connection):  # some roll back by themselves after some errors
                     raise StoreError("store_unavailable", "the transaction was rolled back")
         except BaseException as error:
-            outage = error if isinstance(error, StoreError) else store_error_of(error)
-            if outage is not None or (self._connection is not None and _is_in_transaction(self._connection)):
+            outage = error if isinstance(error, StoreError) else driver.store_error_of(error)
+            if outage is not None or (self._connection is not None and driver.is_in_transaction(self._connection)):
                 self._drop()
             if outage is None or outage is error:
                 raise
@@ -123,7 +144,7 @@ class Worker:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._disconnect(connection)
+            self._driver.disconnect(connection)
 
 
 class _Job:
@@ -164,10 +185,6 @@ def _set_result(future: "asyncio.Future[Any]", result: Any) -> None:
 def _set_exception(future: "asyncio.Future[Any]", error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def _is_in_transaction(connection: Connection) -> bool:
-    return bool(getattr(connection.connection.driver_connection, "in_transaction", True))
 
 
 def _closed() -> StoreError:

@@ -1,0 +1,47 @@
+"""PostgreSQL's SQLSTATE codes as the codes of StoreError (PostgreSQL manual, appendix A).
+
+Codes are compared, never texts. A violated constraint or a value that does not fit is no outage but a mistake of ours.
+"""
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+from garrison.core.errors import StoreError
+
+_CODES = {
+    "53100": "store_full",  # disk_full
+    "53300": "store_busy",  # too_many_connections
+    "55P03": "store_busy",  # lock_not_available: others held the lock for too long
+    "57014": "store_busy",  # query_canceled: a statement took too long
+    "40001": "store_busy",  # serialization_failure
+    "40P01": "store_busy",  # deadlock_detected
+}
+_CLASSES = {
+    "42": "store_schema",  # the statements are ours and tested, so a table or column is missing
+    "3D": "store_unavailable",  # no such database
+    "3F": "store_schema",
+}
+_MISTAKES = frozenset({"21", "22", "23"})
+_SENTENCES = {
+    "store_full": "there is no space left for the database",
+    "store_busy": "the database is locked by others for too long, or takes no more connections",
+    "store_schema": "the tables are not those of this version: run garrison migrate",
+    "store_unavailable": "the database cannot be read or written",
+}
+
+
+def store_error_of(error: BaseException) -> StoreError | None:
+    """Return the StoreError that an error of driver, SQLAlchemy or network stands for, None if it is none."""
+    original: BaseException | None = error
+    if isinstance(error, DBAPIError):
+        original = error.orig
+        original = getattr(original, "__cause__", None) or original  # SQLAlchemy's own class around the driver's
+    if isinstance(original, asyncpg.PostgresError):
+        state = getattr(original, "sqlstate", None) or ""
+        if state[:2] in _MISTAKES:
+            return None
+        code = _CODES.get(state) or _CLASSES.get(state[:2], "store_unavailable")
+        return StoreError(code, _SENTENCES[code])
+    if isinstance(original, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return StoreError("store_unavailable", _SENTENCES["store_unavailable"])
+    return None

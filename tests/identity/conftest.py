@@ -1,8 +1,9 @@
 """Fixtures of this room: real SQLite files, a manual clock, cheap hashes, the guard's own checks around endpoints."""
 
 import json
+import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http.cookies import SimpleCookie
@@ -54,11 +55,13 @@ from garrison.identity.tokens.service import TokenService
 from garrison.store.audit import events
 from garrison.store.database import Database
 from garrison.store.log import READ_AFTER
-from garrison.store.migrate import ensure_schema
+from garrison.store.migrate import ensure_schema, upgrade_postgresql
+from garrison.store.postgresql import open_postgresql
 from garrison.store.sqlite import open_sqlite
 from garrison.wire.answer import Answer, Message
 from garrison.wire.call import Call
 from garrison.wire.problem import problem, problem_of
+from tests.store.postgresql import database
 
 PASSWORD = "a long walk to the sea"
 CHEAP = IdentitySettings(
@@ -324,13 +327,24 @@ def session_format() -> str:
 
 
 @pytest.fixture
-def open_process(tmp_path: Path, clock: ManualClock, session_format: str) -> OpenProcess:
+def open_database(tmp_path: Path) -> Iterator[Callable[[], Database]]:
+    """Open the test's database: a SQLite file, or with GARRISON_TEST_STORE=postgresql a database of that server's."""
+    if os.environ.get("GARRISON_TEST_STORE", "sqlite") == "sqlite":
+        ensure_schema(tmp_path / "garrison.db", migrate=True)
+        yield lambda: open_sqlite(tmp_path / "garrison.db")
+        return
+    with database() as url:
+        upgrade_postgresql(url)
+        yield lambda: open_postgresql(url)
+
+
+@pytest.fixture
+def open_process(open_database: Callable[[], Database], clock: ManualClock, session_format: str) -> OpenProcess:
     """Return a context manager that opens a process over the test's database; several share it."""
 
     @asynccontextmanager
     async def opened(**changes: Any) -> AsyncIterator[Process]:
-        ensure_schema(tmp_path / "garrison.db", migrate=True)
-        database = open_sqlite(tmp_path / "garrison.db")
+        database = open_database()
         process = Process(database, clock, replace(CHEAP, **{"session_format": session_format, **changes}))
         try:
             yield process

@@ -20,6 +20,7 @@ from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.own import answer_own
 from garrison.guard.plan import Planner
+from garrison.guard.renewal import offer_renewal
 from garrison.guard.revocation import RevocationView
 from garrison.guard.settings import GuardSettings
 from garrison.identity.accounts.routes import account_endpoints
@@ -213,6 +214,7 @@ class Process:
 
         answer = await _answer(call, endpoint, plan.checks, receive)
         document = json.loads(answer.body) if answer.body else None
+        offer_renewal(call, answer.headers, stored=False)
         return Reply(answer.status, [*answer.headers, *call.response_headers], document)
 
     async def poll(self) -> None:

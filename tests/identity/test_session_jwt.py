@@ -85,6 +85,21 @@ async def test_a_session_that_ended_renews_nothing(ada: Client, clock: ManualClo
     assert not reply.cookies
 
 
+async def test_a_renewal_stands_back_where_the_answer_is_about_the_cookie_itself(
+    ada: Client, clock: ManualClock
+) -> None:
+    clock.advance(8 * DAY_S)
+    again = await ada.sign_in(EMAIL)
+    assert again.header(b"set-cookie").count("garrison=") == 1, (
+        "the last one counts, and it would be the ended session's"
+    )
+    assert await ada.is_signed_in()
+    clock.advance(8 * DAY_S)
+    out = await ada.call("POST", "/auth/sign-out")
+    assert out.header(b"set-cookie").count("garrison=") == 1
+    assert not ada.cookies.get("garrison")
+
+
 async def test_an_ended_session_is_refused_by_a_process_that_has_just_started(
     ada: Client, open_process: OpenProcess
 ) -> None:

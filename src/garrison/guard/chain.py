@@ -22,6 +22,7 @@ from garrison.guard.headers import HeaderSets
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.own import answer_own
 from garrison.guard.plan import Plan
+from garrison.guard.renewal import offer_renewal
 from garrison.guard.streams import Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
 from garrison.wire.call import ENDED, Call
@@ -241,6 +242,8 @@ class Chain:
         header_sets = plan.headers
         if call.credential is not None:
             header_sets = plan.personal_headers
+            if call.renewed is not None:
+                offer_renewal(call, said, stored=header_sets.stored)
             if b"content-length" not in fields:
                 self._streams.open(call)
         taker = getattr(send, "__self__", None)
@@ -271,6 +274,7 @@ class Chain:
             self._refusals.note(call, answer.code, answer.status)
         if call.plan is not None:
             call.plan.counts[answer.status] += 1
+        offer_renewal(call, answer.headers, stored=headers.stored)
         more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
         complete = headers.complete(answer.headers, more, secure=call.secure)
         call.started = True

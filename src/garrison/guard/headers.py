@@ -53,9 +53,11 @@ class HeaderSets:
     A set is a tuple of (name, value); `names` holds every name in any set, to find what the app said itself.
     """
 
-    __slots__ = ("_lines", "_ours", "_sets", "names")
+    __slots__ = ("_lines", "_ours", "_sets", "names", "stored")
 
     def __init__(self, settings: GuardSettings, *, cached: bool, docs: bool = False) -> None:
+        self.stored = cached
+        """Whether a cache may keep an answer that says nothing of caches itself."""
         store = () if cached else (NO_STORE,)
         hsts = (b"strict-transport-security", f"max-age={settings.hsts_max_age_s}; includeSubDomains".encode())
         api = (*_COMMON, (b"content-security-policy", CSP_API), *store)

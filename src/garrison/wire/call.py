@@ -44,6 +44,7 @@ class Call:
         "peer",
         "plan",
         "principal",
+        "renewed",
         "replaced",
         "request_id",
         "route",
@@ -97,6 +98,8 @@ class Call:
     """The beginning of a body that streamed through, so that the log of a failure can be kept free of it."""
     added: tuple[Block, ...]
     """Headers the layers add to whatever goes out."""
+    renewed: Block | None
+    """A cookie to take the place of the one that was shown, for an answer that is nobody else's."""
     replaced: Answer | None
     """An answer that takes the place of whatever the app says, as long as it has said nothing."""
     started: bool
@@ -125,6 +128,7 @@ class Call:
         self.body = None
         self.seen = None
         self.added = ()
+        self.renewed = None
         self.replaced = None
         self.started = False
         self.status = 0

@@ -84,4 +84,4 @@ class JwtCookieAuthenticator(CookieAuthenticator):
         entry.renew_at = call.now + RENEW_EVERY_S
         value, expires_at = self._tokens.cookie_of(entry.session_id, entry.account_id, entry.ends_at, call.now)
         left = int(expires_at - call.now)
-        call.added += (block(set_cookie(names.session, value, max_age_s=left, secure=names.secure)),)
+        call.renewed = block(set_cookie(names.session, value, max_age_s=left, secure=names.secure))

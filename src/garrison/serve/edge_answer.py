@@ -14,7 +14,7 @@ from garrison.wire.header_lines import Block, TakesHeaderLines, header_lines
 
 _BODILESS = frozenset({204, 304})
 _MOST_CHECKED = 256
-_checked: dict[Header, bytes] = {}
+_checked: dict[bytes, bytes] = {}
 """The media types of answers, as lines: few, the same each time, and nobody's secret."""
 
 
@@ -48,12 +48,11 @@ class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
         closes = False
         if self.default_headers:
             content.append(_lines_of(self.default_headers))
-        for field in headers:
-            line = _checked.get(field)
+        for name, value in headers:  # pairs of any kind: an app may send lists
+            line = _checked.get(value) if name == b"content-type" else None
             if line is not None:
                 content.append(line)
                 continue
-            name, value = field
             if name == b"content-length" and value.isdigit() and self.chunked_encoding is None:  # the usual one
                 self.expected_content_length = int(value)
                 self.chunked_encoding = False
@@ -75,7 +74,7 @@ class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
                 closes = True
             line = b"%b: %b\r\n" % (name, value)
             if name == b"content-type" and len(_checked) < _MOST_CHECKED:
-                _checked[field] = line
+                _checked[value] = line
             content.append(line)
         content.append(lines)
         for block in added:

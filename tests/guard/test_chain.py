@@ -306,6 +306,15 @@ async def test_an_error_while_asking_who_it_is_denies(
     assert rig.app.runs == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("kind", ["account", "foreign"])
+async def test_whoever_is_called_like_the_owner_by_another_issuer_is_somebody_else(rig: Rig, kind: Any) -> None:
+    rig = Rig([("GET", "/tasks/{task_id}", allow(owner=owner_of, scope="tasks:read", or_role="admin"))], Echo())
+    rig.person("ada", kind=kind, scopes=frozenset({"tasks:read"}), delegated=True, via="jwt")
+    rig.person("chief", kind=kind, scopes=frozenset({"tasks:read"}), roles=frozenset({"admin"}), delegated=True)
+    assert (await rig.ask("GET", "/tasks/1", ADA)).code == ("" if kind == "account" else "not_found")
+    assert (await rig.ask("GET", "/tasks/1", {"authorization": "Bearer chief"})).status == 200
+
+
 async def test_an_owner_check_that_hangs_is_given_up() -> None:
     async def never(task_id: str) -> str | None:
         await asyncio.Event().wait()

@@ -12,14 +12,18 @@ from starlette.applications import Starlette
 from garrison import Garrison
 from garrison.core.clock import ManualClock
 from garrison.core.errors import StoreError
+from garrison.core.ids import new_id
 from garrison.guard.authenticate import REFUSED
 from garrison.guard.streams import Streams
+from garrison.identity.changes import Changes
+from garrison.identity.clients.service import ClientService
 from garrison.identity.issuers.refused import subject_id
 from garrison.identity.issuers.verifier import ForeignEntry
+from garrison.identity.keys.service import KeyService
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
 from garrison.wire.call import Call
-from tests.identity.conftest import OpenProcess, Process
+from tests.identity.conftest import PASSWORD, OpenProcess, Process, scopes_of
 from tests.identity.foreign import SUBJECT, Issuer, configured, issuing, show
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +69,25 @@ async def test_refused_is_refused_warm_and_cold_old_and_new_until_allowed(
     assert await passes(process, later, clock)
     assert not await passes(process, seen, clock), "what was dead stays dead"
     assert not await process.issuers.allow(issuer.url, SUBJECT), "not refused any more"
+
+
+@pytest.mark.parametrize("signed_out", [False, True])
+async def test_no_subject_of_theirs_is_called_like_somebody_of_ours(
+    issuer: Issuer, process: Process, clock: ManualClock, signed_out: bool
+) -> None:
+    """Apps know people by `me.id`, so an issuer that says `acc_…` would say whose tasks are shown."""
+    changes = Changes(process.database, clock, process.view)
+    account = await process.accounts.create("ada@example.com", PASSWORD)
+    key = await KeyService(changes, process.database, scopes_of).create(account.id, "mine")
+    client = await ClientService(changes, process.database, clock).create("theirs", grants=["client_credentials"])
+    elsewhere = new_id("acc")  # an issuer may well be another Garrison
+    for subject, is_fine in ((account.id, False), (key.key.id, False), (client.client.id, False), (elsewhere, True)):
+        if signed_out:
+            await process.issuers.sign_out(issuer.url, subject)
+        later = clock.now() + (LEEWAY_S + 1 if signed_out else 0)
+        token = issuer.token(issuer.keys[0], later, sub=subject, exp=int(later) + 900)
+        clock.advance(LEEWAY_S + 2)
+        assert await passes(process, token, clock) == is_fine, subject
 
 
 async def test_signed_out_is_every_token_issued_until_then_by_a_clock_that_may_be_ahead(

@@ -123,9 +123,12 @@ def _owner(rule: Rule, owner: Callable[..., Any], deadline_s: float, owner_faile
             return problem("not_found", call.request_id)
         return None
 
-    def check_owner(call: Call) -> Awaitable[Answer | None] | None:
-        if or_role and or_role & call.principal.roles:
+    def check_owner(call: Call) -> Answer | Awaitable[Answer | None] | None:
+        principal = call.principal
+        if or_role and or_role & principal.roles:
             return None
+        if principal.kind == "foreign":  # its issuer calls it what it likes: an account's id, another issuer's subject
+            return problem("not_found", call.request_id)
         return ask(call)
 
     return check_owner

@@ -168,7 +168,8 @@ class ForeignTokens:
         return outcome
 
     def _read(self, entry: ForeignEntry) -> "Rows | Awaitable[Rows]":
-        return self._cold(SUBJECT_READ, (entry.principal.issuer, entry.principal.id))
+        subject = entry.principal.id
+        return self._cold(SUBJECT_READ, (entry.principal.issuer, subject, subject, subject, subject))
 
     async def _settle_later(self, shown: bytes, entry: ForeignEntry, rows: Awaitable[Rows]) -> Outcome:
         """Judge by what the store answers; ask again where news overtook the answer on its way."""
@@ -184,6 +185,8 @@ class ForeignTokens:
 
     def _settle(self, shown: bytes, entry: ForeignEntry, rows: Rows) -> Outcome | None:
         """Keep the entry, unless its subject's row refuses it; None where this process knows of a newer state."""
+        if len(rows) > 1:
+            return REFUSED
         version, is_refused, signed_out_at = rows[0] if rows else (0, False, None)
         if version < self._known.get(entry.account_id, 0):
             return None

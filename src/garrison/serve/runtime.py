@@ -130,8 +130,14 @@ class Runtime:
         return {"store": store, "news": self._view.is_fresh() or not self.has_background}
 
     async def maintain(self) -> None:
-        """Do at a request what the background task does elsewhere: hear the news."""
-        await self._poll()
+        """Do at a request what the background task does elsewhere: hear the news.
+
+        A store that cannot be read is the guard's to answer: the view grows stale, and whoever needs the store is told.
+        """
+        try:
+            await self._poll()
+        except StoreError as error:
+            _log.error("news", code=error.code, detail=error.detail)
 
     @contextlib.asynccontextmanager
     async def background(self) -> AsyncIterator[None]:

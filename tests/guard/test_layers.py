@@ -257,6 +257,13 @@ def test_unsafe_requests_with_cookies_must_come_from_here(headers: dict[str, str
     assert code(csrf_check(PRODUCTION, always=False)(make("POST", scope=None, **headers))) == expected
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "get"])
+def test_a_decision_for_any_method_lets_links_from_elsewhere_in(method: str) -> None:
+    call = make(method, scope=None, cookie="a=b", sec_fetch_site="cross-site")
+    is_safe = method in ("GET", "HEAD", "OPTIONS", "TRACE")
+    assert code(csrf_check(PRODUCTION, always=False)(call)) == (None if is_safe else "cross_site")
+
+
 def test_where_a_cookie_may_be_set_the_check_runs_without_one() -> None:
     assert code(csrf_check(PRODUCTION, always=True)(make("POST", origin="https://evil.com"))) == "cross_site"
     assert csrf_check(PRODUCTION, always=True)(make("POST")) is None

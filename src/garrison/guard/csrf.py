@@ -25,7 +25,7 @@ def csrf_check(settings: GuardSettings, *, always: bool) -> Check:
 
     def check_site(call: Call) -> Answer | None:
         headers = call.headers
-        if not always and b"cookie" not in headers:
+        if not always and (b"cookie" not in headers or call.method in SAFE_METHODS):  # of a decision for any method
             return None
         origin = headers.get(b"origin")
         if origin is not None and origin in own:

@@ -395,6 +395,20 @@ def test_an_endpoints_limit_counts_by_address_for_it_alone() -> None:
     assert checks_of(Endpoint("GET", "/auth/session", public, nothing, "")) == ()
 
 
+def test_hopping_through_a_48_gets_sixteen_times_an_endpoints_limit_or_a_rules() -> None:
+    (endpoint,) = endpoint_limit(DEVELOPMENT, LimitTable())(
+        Endpoint("POST", "/auth/sign-up", public, nothing, "", limit=Limit(2, 3600))
+    )
+    rule = allow(signed_in=True, limit="2/hour")
+    (route,) = route_limit(DEVELOPMENT, LimitTable())(rule)
+    get = decision(route_of("/"), "GET", rule)
+    for check in (endpoint, route):
+        assert admitted(check, [on(get, peer=f"2001:db8:0:{number:x}::1") for number in range(500)]) == 32
+        assert admitted(check, [on(get, peer=f"2001:db8:1:{number:x}::1") for number in range(10)]) == 10
+    people = [on(get, peer="2001:db8::1", principal=account(f"acc_{number}")) for number in range(100)]
+    assert admitted(route, people) == 100, "who is known is counted by name"
+
+
 def test_head_is_no_second_budget_of_a_real_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def report(_request: Request) -> PlainTextResponse:
         return PlainTextResponse("report")

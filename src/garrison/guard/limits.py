@@ -9,6 +9,7 @@ Counted in this process; several without a common store take 1/N each.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from garrison.core.durations import Limit
 from garrison.core.network import bucket
@@ -32,18 +33,8 @@ _CACHE = 4096
 def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
     """Return the layer that counts every request by address."""
     limit = settings.limit_address
-    near = table.limiter(limit, share=settings.share)
-    wide = table.limiter(Limit(limit.count * AGGREGATE_FACTOR, limit.period_s), share=settings.share)
+    near, wide = _near_and_wide(limit, settings, table)
     policy = _policy("address", near.limit)
-    aggregates: dict[str, str] = {}
-
-    def aggregate_of(network: str, peer: str) -> str:
-        found = aggregates.get(network)
-        if found is None:
-            if len(aggregates) >= _CACHE:
-                aggregates.clear()
-            found = aggregates[network] = bucket(peer, v6_prefix=48)
-        return found
 
     def check_address(call: Call) -> Answer | None:
         network = call.network
@@ -51,7 +42,7 @@ def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
         if left < 0.0:
             return refused(call, left, "address", policy)
         if ":" in network:
-            left = wide.take(aggregate_of(network, call.peer), call.boot)
+            left = wide.take(_aggregate(network), call.boot)
             if left < 0.0:
                 return refused(call, left, "address", policy)
         return None
@@ -89,7 +80,7 @@ def route_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Rule], 
     Every method has a decision of its own, so what counts is the route behind it, and which limits: two lines that
     give the same ones to two methods of one route give them once.
     """
-    known: dict[tuple[Limit, ...], dict[Route, tuple[Limiter, ...]]] = {}
+    known: dict[tuple[Limit, ...], dict[Route, tuple[tuple[Limiter, Limiter], ...]]] = {}
 
     def checks_of(rule: Rule) -> Sequence[Check]:
         limits = rule.limits
@@ -102,10 +93,10 @@ def route_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Rule], 
             route = call.route.route
             limiters = by_route.get(route)
             if limiters is None:
-                limiters = by_route[route] = tuple(table.limiter(limit, share=settings.share) for limit in limits)
-            who = _who(call)
-            for limiter, policy in zip(limiters, policies, strict=True):
-                left = limiter.take(who, call.boot)
+                limiters = by_route[route] = tuple(_near_and_wide(limit, settings, table) for limit in limits)
+            is_anonymous = not call.principal.is_authenticated
+            for both, policy in zip(limiters, policies, strict=True):
+                left = _take_by_address(both, call) if is_anonymous else both[0].take(_who(call), call.boot)
                 if left < 0.0:
                     return refused(call, left, "route", policy)
             return None
@@ -121,11 +112,11 @@ def endpoint_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Endp
     def checks_of(endpoint: Endpoint) -> Sequence[Check]:
         if endpoint.limit is None:
             return ()
-        limiter = table.limiter(endpoint.limit, share=settings.share)
-        policy = _policy("endpoint", limiter.limit)
+        both = _near_and_wide(endpoint.limit, settings, table)
+        policy = _policy("endpoint", both[0].limit)
 
         def check(call: Call) -> Answer | None:
-            left = limiter.take(call.network, call.boot)
+            left = _take_by_address(both, call)
             return refused(call, left, "endpoint", policy) if left < 0.0 else None
 
         return (check,)
@@ -142,6 +133,24 @@ def refused(call: Call, left: float, name: str, policy: Header) -> Answer:
         policy,
     )
     return problem("rate_limited", call.request_id, headers=headers)
+
+
+def _near_and_wide(limit: Limit, settings: GuardSettings, table: LimitTable) -> tuple[Limiter, Limiter]:
+    """Return the limiter of an address (IPv6: a /64), and that of a whole /48."""
+    wide = Limit(limit.count * AGGREGATE_FACTOR, limit.period_s)
+    return table.limiter(limit, share=settings.share), table.limiter(wide, share=settings.share)
+
+
+def _take_by_address(both: tuple[Limiter, Limiter], call: Call) -> float:
+    network = call.network
+    left = both[0].take(network, call.boot)
+    return both[1].take(_aggregate(network), call.boot) if left >= 0.0 and ":" in network else left
+
+
+@lru_cache(_CACHE)
+def _aggregate(network: str) -> str:
+    """Return the /48 of an IPv6 /64."""
+    return bucket(network.partition("/")[0], v6_prefix=48)
 
 
 def _who(call: Call) -> str:

@@ -223,6 +223,25 @@ def test_an_unknown_variable_is_refused_with_a_suggestion(name: str, near: str, 
     assert f"GARRISON_{near}?" in problems(tmp_path, {name: "x"})[name]
 
 
+@pytest.mark.parametrize("name", ["garrison_env", "Garrison_Env", "garrison_ENV"])
+def test_a_variable_in_small_letters_is_not_passed_over(name: str, tmp_path: Path) -> None:
+    """Else whoever writes `garrison_env=production` gets development."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ={name: "production"}, directory=tmp_path)
+    assert caught.value.problems == ((name, "is no setting; did you mean GARRISON_ENV?"),)
+    (tmp_path / ".env").write_text(f"{name}=production\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ={}, directory=tmp_path)
+    assert caught.value.problems == ((name, "is no setting; did you mean GARRISON_ENV?"),)
+
+
+def test_a_variable_without_a_value_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GARRISON_ENV\nOTHER\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ={}, directory=tmp_path)
+    assert caught.value.problems == (("GARRISON_ENV", "has no value in .env; write GARRISON_ENV=value"),)
+
+
 def test_an_unknown_variable_like_no_other_is_refused(tmp_path: Path) -> None:
     assert problems(tmp_path, {"ZZZ": "x"}) == {"ZZZ": "is no setting"}
 
@@ -489,8 +508,9 @@ def test_the_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         "GARRISON_AUDIENCE=from-file\nexport GARRISON_LIMIT_API='7/minute'  # a comment\n"
         'GARRISON_ISSUER="https://api.example.com"\nOTHER=x\nGARRISON_LEEWAY=\nGARRISON_LOG_LEVEL\nPORT=9\n'
     )
-    settings = load(tmp_path, {"AUDIENCE": "from-environment"})
+    settings = load(tmp_path, {"AUDIENCE": "from-environment", "LOG_LEVEL": "error"})
     assert settings.audience == "from-environment"
+    assert settings.log_level == "error", "a name alone means the environment's"
     assert settings.limit_api == Limit(7, 60)
     assert settings.issuer == "https://api.example.com"
     assert settings.leeway == 60

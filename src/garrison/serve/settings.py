@@ -440,7 +440,7 @@ def written_settings(environ: Mapping[str, str], directory: Path) -> tuple[dict[
     """Return our variables as the environment, else `.env`, has them, and what is wrong with that file.
 
     A line with one of ours that cannot be read is a problem. Passing it over, as dotenv does, would start development
-    where it said `GARRISON_ENV="production`.
+    where it said `GARRISON_ENV="production`. So is a name in small letters, and one whose value stands nowhere.
     """
     file = directory / ".env"
     named: dict[str, str] = {}
@@ -450,11 +450,14 @@ def written_settings(environ: Mapping[str, str], directory: Path) -> tuple[dict[
     except (OSError, UnicodeError):
         text, problems = "", [(file.name, "cannot be read as UTF-8 text")]
     for one in parse_stream(io.StringIO(text)):
-        if one.error and PREFIX in one.original.string:
+        if one.error and PREFIX in one.original.string.upper():
             problems.append((file.name, f"line {one.original.line} cannot be read; write NAME=value, quotes in pairs"))
-        elif one.key is not None and one.key.startswith(PREFIX) and one.value is not None:
-            named[one.key] = one.value
-    named.update((name, value) for name, value in environ.items() if name.startswith(PREFIX))
+        elif one.key is not None and _is_ours(one.key):
+            if one.value is None and one.key not in environ:
+                problems.append((one.key, f"has no value in {file.name}; write {one.key}=value"))
+            elif one.value is not None:
+                named[one.key] = one.value
+    named.update((name, value) for name, value in environ.items() if _is_ours(name))
     return named, problems
 
 
@@ -525,8 +528,13 @@ def _parsed(parse: Callable[[Any], T], value: Any, help_text: str) -> T:
         raise _problem(help_text) from None
 
 
+def _is_ours(name: str) -> bool:
+    """Say whether a variable is meant for us: in small letters, too, which would else be passed over."""
+    return name.upper().startswith(PREFIX)
+
+
 def _unknown(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), known, n=1)
+    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX).lower(), known, n=1)
     return f"is no setting; did you mean {_name(near[0])}?" if near else "is no setting"
 
 

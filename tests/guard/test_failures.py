@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from garrison.guard.body import KEPT_BYTES
 from garrison.guard.failures import is_broken_json, redacted
 from garrison.wire.call import Call
 
@@ -25,11 +26,22 @@ def test_a_request_of_too_many_words_costs_the_exceptions_text_and_not_a_secret(
     assert "hunter22" not in redacted("oops hunter22 oops", call(f"{decoys} hunter22".encode()))
 
 
-@pytest.mark.parametrize("body", [b"{not json", b"[" * 100_000, b'{"a": "\xff"}'])
+@pytest.mark.parametrize("body", [b"{not json", b"", b"[" * 100_000, b'{"a": "\xff"}', b"[" + b"9" * 5000 + b"]"])
 def test_a_body_that_is_no_json_is_the_clients_mistake(body: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)) as raised:
         json.loads(body)
     assert is_broken_json(call(body), raised.value)
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1}' * 20_000, b'"' + b"\xff" * 150_000])
+def test_so_is_a_long_one_of_which_the_beginning_is_kept(body: bytes) -> None:
+    with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)) as raised:
+        json.loads(body)
+    made = call(body)
+    made.seen = [body[:KEPT_BYTES]]
+    assert is_broken_json(made, raised.value)
+    made.seen = [b"another" + body[:KEPT_BYTES]]
+    assert not is_broken_json(made, raised.value)
 
 
 def test_the_apps_own_mistakes_stay_the_apps() -> None:
@@ -39,3 +51,9 @@ def test_the_apps_own_mistakes_stay_the_apps() -> None:
     with pytest.raises(json.JSONDecodeError) as other:
         json.loads("{another document")
     assert not is_broken_json(form, other.value)
+    assert not is_broken_json(call(), other.value)
+    for source in ("json.loads(s)", "int(s)"):
+        with pytest.raises(ValueError, match="digits") as digits:
+            eval(source, {"json": json, "s": "9" * 5000})
+        assert not is_broken_json(form, digits.value)
+        assert is_broken_json(call(b"9" * 5000), digits.value) == ("json" in source)

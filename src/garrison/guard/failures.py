@@ -12,6 +12,7 @@ from urllib.parse import unquote_plus
 
 import structlog
 
+from garrison.guard.body import KEPT_BYTES
 from garrison.wire.call import Call
 
 _log = structlog.get_logger("garrison")
@@ -59,10 +60,28 @@ def is_broken_json(call: Call, error: BaseException) -> bool:
     """Say whether the app failed because the body is no JSON: the client's mistake, whatever type it declared."""
     body = call.body or b"".join(call.seen or ())
     if isinstance(error, json.JSONDecodeError):
-        return error.doc.encode("utf-8", "surrogatepass") == body
+        return _is(body, error.doc)
     if isinstance(error, UnicodeDecodeError):
-        return error.object == body
+        return _is(body, error.object)
+    if type(error) is ValueError:  # a number of more digits than Python takes
+        return _is(body, _document_of(error))
     return isinstance(error, RecursionError) and body.lstrip()[:1] in (b"[", b"{")
+
+
+def _is(body: bytes, document: object) -> bool:
+    """Say whether this is the document that was sent; of a long one the beginning is known."""
+    raw = document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document
+    return raw == body or (len(body) >= KEPT_BYTES and isinstance(raw, bytes) and raw.startswith(body))
+
+
+def _document_of(error: BaseException) -> object:
+    """Return what the standard library's parser was reading when it raised this; None where somebody else raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_globals.get("__name__") != "json.decoder":
+        return None
+    return trace.tb_frame.f_locals.get("s")
 
 
 def _bounded(text: str) -> str:

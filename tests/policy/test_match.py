@@ -181,5 +181,6 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(10_000):
         asked(matcher, ("http", "GET", b"/%d" % number, "h", ""))
     asked(matcher, ("http", "GET", b"/" + b"x" * 8000, "h", ""))
+    asked(matcher, ("http", "X" * 8000, b"/1", "h", ""))
     assert 0 < len(matcher.remembered) <= 4096
-    assert all(len(raw_path or b"") <= 512 for _, raw_path, _ in matcher.remembered)
+    assert all(len(method) + len(raw_path or b"") <= 512 for method, raw_path, _ in matcher.remembered)

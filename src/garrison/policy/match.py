@@ -48,7 +48,7 @@ class Matcher:
             if known is not None:
                 return known
         meaning = self._judge(kind, method, raw, root_path, host)
-        if kind == "http" and not self.has_hosts and len(raw) <= _LONGEST_REMEMBERED:
+        if kind == "http" and not self.has_hosts and len(method) + len(raw) <= _LONGEST_REMEMBERED:
             if len(self.remembered) >= _MOST_REMEMBERED:
                 self.remembered.clear()
             self.remembered[key] = meaning

@@ -306,6 +306,18 @@ async def test_an_error_while_asking_who_it_is_denies(
     assert rig.app.runs == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("media", ["text/plain", "application/json"])
+async def test_over_http_2_every_method_may_have_a_body_of_no_declared_length(
+    rig: Rig, method: str, media: str
+) -> None:
+    sent = {**ADA, "content-type": media, "transfer-encoding": ""}
+    small, large = [b"[]"], [b"1" * 600_000] * 2
+    assert (await rig.ask(method, "/mine", sent, chunks=small, http_version="2")).status == 200
+    assert (await rig.ask(method, "/mine", sent, chunks=large, http_version="2")).code == "body_too_large"
+    assert (await rig.ask(method, "/mine", {**ADA, "transfer-encoding": ""}, http_version="2")).status == 200
+
+
 @pytest.mark.parametrize("kind", ["account", "foreign"])
 async def test_whoever_is_called_like_the_owner_by_another_issuer_is_somebody_else(rig: Rig, kind: Any) -> None:
     rig = Rig([("GET", "/tasks/{task_id}", allow(owner=owner_of, scope="tasks:read", or_role="admin"))], Echo())

@@ -15,18 +15,17 @@ from garrison.wire.problem import problem
 
 KEPT_BYTES = 65_536
 """How much of a streamed body is kept at least, to take it out of the log if the app fails."""
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
 
 def has_body(call: Call) -> bool:
-    """Say whether the request may carry a body: framed by length or chunks, or by HTTP/2 without either."""
+    """Say whether the request may carry a body: framed by length or chunks, or by HTTP/2 without either, any method."""
     headers = call.headers
     length = headers.get(b"content-length")
     if length is not None:
         return length != b"0"
     if b"transfer-encoding" in headers:
         return True
-    return call.scope.get("http_version", "1.1") not in ("1.1", "1.0") and call.method not in _BODILESS
+    return call.scope.get("http_version", "1.1") not in ("1.1", "1.0")
 
 
 def is_json(content_type: bytes) -> bool:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from garrison.core.clock import ManualClock
 from garrison.identity.clients.model import Client as OAuthClient
-from garrison.identity.clients.service import Made
+from garrison.identity.clients.service import ClientService, Made
 from garrison.identity.oauth.request import is_same_redirect
 from garrison.identity.signing.jose import verify
 from tests.identity.test_dpop import Key
@@ -511,6 +511,26 @@ def test_what_is_posted_is_what_was_shown_to_this_session(flow: Flow) -> None:
             ).status_code
             == 400
         )
+
+
+def test_a_client_that_was_disabled_and_enabled_again_has_no_code_from_before(flow: Flow) -> None:
+    code, client_id = flow.consent()["code"], flow.made.client.id
+    flow.api.portal(lambda: flow.api.clients.set_status(client_id, "disabled"))
+    flow.api.portal(lambda: flow.api.clients.set_status(client_id, "active"))
+    assert flow.exchange(code).json()["error"] == "invalid_grant"
+
+
+def test_a_client_that_ends_while_it_shows_its_code_gets_nothing(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the secret and the change that spends the code, an administrator is faster."""
+    code, authenticate = flow.consent()["code"], ClientService.authenticate
+
+    async def and_then_it_ends(self: ClientService, client_id: str, secret: str) -> Any:
+        found = await authenticate(self, client_id, secret)
+        await self.set_status(client_id, "disabled")
+        return found
+
+    monkeypatch.setattr(ClientService, "authenticate", and_then_it_ends)
+    assert flow.exchange(code).json()["error"] == "invalid_grant"
 
 
 def test_another_site_cannot_post_and_nobody_can_frame(flow: Flow) -> None:

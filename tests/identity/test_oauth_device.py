@@ -211,6 +211,15 @@ def test_the_page_is_bound_to_who_sees_it(device: Device) -> None:
     assert device.error(begun["device_code"]) == "authorization_pending"
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_client_that_was_disabled_and_enabled_again_has_no_code_from_before(device: Device, allowed: bool) -> None:
+    code = device.allowed() if allowed else device.begin().json()["device_code"]
+    client_id, clients = device.made.client.id, device.api.clients
+    device.api.portal(lambda: clients.set_status(client_id, "disabled"))
+    device.api.portal(lambda: clients.set_status(client_id, "active"))
+    assert device.error(code) == "invalid_grant"
+
+
 def test_a_page_of_another_site_cannot_decide(device: Device) -> None:
     begun = device.begin().json()
     device.sign_in()

@@ -21,6 +21,8 @@ from garrison.identity.clients.queries import (
     set_status,
 )
 from garrison.identity.clients.registration import is_redirect_uri, is_scope
+from garrison.identity.oauth.codes import delete_codes_of_client
+from garrison.identity.oauth.device_codes import delete_device_codes_of_client
 from garrison.identity.sessions.queries import delete_sessions_of_client
 from garrison.store.database import Database
 
@@ -197,7 +199,9 @@ class ClientService:
 
 
 def _end_families(change: Change, client_id: str) -> None:
-    """End what people gave the client, too."""
+    """End what people gave the client, too, and what they are giving it: codes that it has not shown yet."""
+    delete_codes_of_client(change.connection, client_id)
+    delete_device_codes_of_client(change.connection, client_id)
     for session_id, version in delete_sessions_of_client(change.connection, client_id):
         change.announce("session", session_id, version)
 

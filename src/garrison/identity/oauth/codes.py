@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     insert,
     select,
     update,
@@ -85,3 +86,8 @@ def spend_code(connection: Connection, digest: bytes, session_id: str) -> bool:
     """Spend the code, if nobody did; say whether this call did. One statement, so that one of N wins."""
     statement = update(codes).where(codes.c.digest == digest, codes.c.session_id.is_(None))
     return connection.execute(statement.values(session_id=session_id)).rowcount == 1
+
+
+def delete_codes_of_client(connection: Connection, client_id: str) -> None:
+    """Forget every code of this client: what it did not show yet it gets nothing for."""
+    connection.execute(delete(codes).where(codes.c.client_id == client_id))

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     insert,
     select,
     update,
@@ -159,3 +160,8 @@ def spend_device_code(connection: Connection, digest: bytes, session_id: str) ->
         device_codes.c.digest == digest, device_codes.c.state == "allowed", device_codes.c.session_id.is_(None)
     )
     return connection.execute(statement.values(session_id=session_id)).rowcount == 1
+
+
+def delete_device_codes_of_client(connection: Connection, client_id: str) -> None:
+    """Forget every code of this client, whatever was said to it."""
+    connection.execute(delete(device_codes).where(device_codes.c.client_id == client_id))

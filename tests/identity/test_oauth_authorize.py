@@ -5,7 +5,9 @@ import hashlib
 import html
 import re
 import secrets
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -511,6 +513,39 @@ def test_what_is_posted_is_what_was_shown_to_this_session(flow: Flow) -> None:
             ).status_code
             == 400
         )
+
+
+def end_elsewhere(api: Api, session_id: str) -> None:
+    """End a session as another process does whose news has not been heard here yet."""
+    with closing(sqlite3.connect(api.database)) as connection, connection:
+        assert connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount == 1
+
+
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+def test_a_session_that_was_ended_a_moment_ago_at_another_process_consents_to_nothing(
+    flow: Flow, decision: str
+) -> None:
+    consent = flow.browser.get(flow.sign_in().headers["location"])
+    session_id = flow.browser.get("/auth/session").json()["session"]["id"]
+    end_elsewhere(flow.api, session_id)
+    assert flow.browser.get("/auth/session").status_code == 200, "this process has not heard of it"
+    answer = flow.post(consent.text, step="decide", decision=decision)
+    if decision == "deny":
+        assert flow.sent_back(answer)["error"] == "access_denied"
+    else:
+        assert (answer.status_code, 'name="password"' in answer.text) == (401, True)
+
+
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+def test_a_client_that_ended_while_the_page_was_open_gets_no_code(flow: Flow, how: str) -> None:
+    consent = flow.browser.get(flow.sign_in().headers["location"])
+    client_id, clients = flow.made.client.id, flow.api.clients
+    if how == "disabled":
+        flow.api.portal(lambda: clients.set_status(client_id, "disabled"))
+    else:
+        flow.api.portal(lambda: clients.delete(client_id))
+    answer = flow.post(consent.text, step="decide", decision="allow")
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
 
 
 def test_a_client_that_was_disabled_and_enabled_again_has_no_code_from_before(flow: Flow) -> None:

@@ -14,6 +14,7 @@ from garrison.core.durations import Limit
 from garrison.identity.clients.model import SHORT_NAMES
 from garrison.identity.clients.service import Made
 from garrison.identity.oauth.device_codes import new_user_code, read_user_code
+from tests.identity.test_oauth_authorize import end_elsewhere
 from tests.identity.test_oauth_token import AUDIENCE, OTHER, Api, claims
 
 EMAIL, PASSWORD = "ada@example.com", "a long walk to the sea"
@@ -208,6 +209,16 @@ def test_the_page_is_bound_to_who_sees_it(device: Device) -> None:
     assert device.error(begun["device_code"]) == "authorization_pending"
     device.api.wait(301)
     assert device.decide(page).status_code == 401, "signed in too long ago"
+    assert device.error(begun["device_code"]) == "authorization_pending"
+
+
+def test_a_session_that_was_ended_a_moment_ago_at_another_process_allows_nothing(device: Device) -> None:
+    begun = device.begin().json()
+    device.sign_in()
+    page = device.look(begun["user_code"]).text
+    end_elsewhere(device.api, device.browser.get("/auth/session").json()["session"]["id"])
+    assert device.browser.get("/auth/session").status_code == 200, "this process has not heard of it"
+    assert device.decide(page).status_code == 401
     assert device.error(begun["device_code"]) == "authorization_pending"
 
 

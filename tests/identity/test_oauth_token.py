@@ -56,6 +56,7 @@ class Api:
         )
         self.garrison = Garrison(policy, settings=settings)
         self.client = TestClient(self.garrison.protect(app))
+        self.database = path / "g.db"
         self._later = 0.0
 
     def __enter__(self) -> "Api":

@@ -73,6 +73,12 @@ def find_client(connection: Connection, client_id: str) -> Known | None:
     return None if row is None else Known(_client(row[:12]), row[12], row[13], row[14])
 
 
+def is_active(connection: Connection, client_id: str) -> bool:
+    """Say whether there is such a client, and it is not disabled; for changes that are made for it."""
+    query = select(clients.c.id).where(clients.c.id == client_id, clients.c.status == "active")
+    return connection.execute(query).one_or_none() is not None
+
+
 def list_clients(connection: Connection) -> Sequence[Client]:
     """Return all clients, oldest first."""
     query = select(*_COLUMNS).order_by(clients.c.created_at, clients.c.id)

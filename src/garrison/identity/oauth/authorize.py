@@ -20,12 +20,14 @@ from garrison.guard.endpoint import Endpoint
 from garrison.identity.changes import Change, Changes
 from garrison.identity.clients.document import is_document_id
 from garrison.identity.clients.documents import DocumentUnavailableError
+from garrison.identity.clients.queries import is_active
 from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
 from garrison.identity.oauth.known_clients import KnownClients
 from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
 from garrison.identity.oauth.par import URN, push_request, pushed_request
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
 from garrison.identity.oauth.request import (
+    UNKNOWN_CLIENT,
     AuthorizationRequest,
     BadRequestError,
     RefusedError,
@@ -35,6 +37,7 @@ from garrison.identity.oauth.request import (
 from garrison.identity.origins import origin_of
 from garrison.identity.sessions.cache import SessionEntry
 from garrison.identity.sessions.carriers import CookieNames, cookie_names
+from garrison.identity.sessions.queries import is_alive
 from garrison.identity.settings import IdentitySettings
 from garrison.policy.rules import public
 from garrison.wire.answer import Answer, Header, empty_answer
@@ -43,6 +46,7 @@ from garrison.wire.call import Call
 SHOWN_FOR_S = 600.0
 _ANSWERED_BY_SIGN_IN = frozenset({"max_age", "prompt"})
 _PLACE = "page/authorization request"
+_ONCE_MORE = "Sign in once more to decide."
 
 
 class Shown(NamedTuple):
@@ -163,13 +167,17 @@ class AuthorizeEndpoint:
     async def _decided(self, call: Call, form: Mapping[str, str], shown: Shown) -> Answer:
         entry, request = signed_in_lately(call), shown.request
         if entry is None or not shown.session_id or entry.session_id != shown.session_id:
-            return self._page(call, shown, None, "Sign in once more to decide.")
+            return self._page(call, shown, None, _ONCE_MORE)
         if form.get("decision") != "allow":
             return self._back(request.redirect_uri, {"error": "access_denied", "state": request.state})
-        code = new_secret()
+        code, is_registered = new_secret(), not is_document_id(request.client_id)
         proved_at = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
 
-        def change(change: Change) -> None:
+        def change(change: Change) -> str | None:
+            if not is_alive(change.connection, entry.session_id, entry.account_id):
+                return "session"
+            if is_registered and not is_active(change.connection, request.client_id):
+                return "client"
             kept = Code(
                 request.client_id,
                 entry.account_id,
@@ -186,8 +194,13 @@ class AuthorizeEndpoint:
             )
             insert_code(change.connection, digest(code, purpose=PURPOSE), kept, now=change.now)
             change.record("client.consented", request.client_id, scope=request.scope)
+            return None
 
-        await self._changes.make(change, origin_of(call))
+        match await self._changes.make(change, origin_of(call)):
+            case "session":
+                return self._page(call, shown, None, _ONCE_MORE)
+            case "client":
+                raise BadRequestError(UNKNOWN_CLIENT)
         return self._back(request.redirect_uri, {"code": code, "state": request.state})
 
     def _back(self, redirect_uri: str, parameters: Mapping[str, str]) -> Answer:

@@ -46,6 +46,7 @@ from garrison.identity.oauth.request import BadRequestError
 from garrison.identity.origins import origin_of
 from garrison.identity.sessions.cache import IDENTITY_SCOPES, SessionEntry
 from garrison.identity.sessions.carriers import cookie_names
+from garrison.identity.sessions.queries import is_alive
 from garrison.identity.settings import IdentitySettings
 from garrison.policy.rules import public
 from garrison.store.database import Database
@@ -56,6 +57,7 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _PLACE = "page/device code"
 _ASKS = "A device wants to act in your name. Sign in first."
 _UNKNOWN = "No device waits with this code. Look again, or begin anew at the device."
+_ONCE_MORE = "Sign in once more to decide."
 _TOO_MANY = "Too many codes; wait some minutes."
 
 
@@ -166,7 +168,7 @@ class DeviceEndpoints:
                 query = f"?{urlencode({'user_code': user_code})}" if user_code else ""
                 return empty_answer(303, ((b"location", (_page(call) + query).encode()), *cookies))
             if entry is None:
-                return sign_in_page(asks=_ASKS, request="", action=call.path, told="Sign in once more to decide.")
+                return sign_in_page(asks=_ASKS, request="", action=call.path, told=_ONCE_MORE)
             if step == "code":
                 return await self._looked_up(call, entry, read_user_code(form.get("user_code", "")))
             return await self._decided(call, entry, form)
@@ -199,7 +201,9 @@ class DeviceEndpoints:
         state: DeviceState = "allowed" if form.get("decision") == "allow" else "denied"
         proved_at = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
 
-        def change(change: Change) -> bool:
+        def change(change: Change) -> bool | None:
+            if not is_alive(change.connection, entry.session_id, entry.account_id):
+                return None
             noted = decide_device_code(
                 change.connection,
                 digest(shown.user_code, purpose=USER_PURPOSE),
@@ -213,7 +217,10 @@ class DeviceEndpoints:
                 change.record("client.consented", noted[0], scope=noted[1])
             return noted is not None
 
-        if not await self._changes.make(change, origin_of(call)):
+        is_noted = await self._changes.make(change, origin_of(call))
+        if is_noted is None:
+            return sign_in_page(asks=_ASKS, request="", action=call.path, told=_ONCE_MORE)
+        if not is_noted:
             raise BadRequestError(_UNKNOWN)
         return done_page("The device may." if state == "allowed" else "The device was refused.")
 

@@ -17,6 +17,7 @@ _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _ANY_AGE_S = 1e9
 _MAX_AGE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST = 2048
+UNKNOWN_CLIENT = "This link names an app that is not known here."
 
 
 class AuthorizationRequest(NamedTuple):
@@ -52,7 +53,7 @@ class RefusedError(Exception):
 def checked_request(given: Mapping[str, str], client: Client | None) -> AuthorizationRequest:
     """Return the request. Raises BadRequestError, RefusedError."""
     if client is None or client.status != "active":
-        raise BadRequestError("This link names an app that is not known here.")
+        raise BadRequestError(UNKNOWN_CLIENT)
     redirect_uri = given.get("redirect_uri", "")
     if not any(is_same_redirect(redirect_uri, one) for one in client.redirect_uris):
         raise BadRequestError("This link would send you back to an address that the app has not registered.")

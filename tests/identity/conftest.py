@@ -138,13 +138,15 @@ class Process:
         self.cache = SessionCache(database, self.view, scopes_of, settings)
         self.keyring.listen(self.cache.forget)
         self.view.listen(self.signing.hear)
-        proofs = Proofs(leeway_s=settings.leeway_s)
+        proofs, proofs_of_tokens = Proofs(leeway_s=settings.leeway_s), Proofs(leeway_s=settings.leeway_s)
         foreign = self.foreign = ForeignTokens(
             settings.foreign_issuers, fetch, database, clock, self.view, leeway_s=settings.leeway_s
         )
         self.issuers = IssuerService(changes, database, settings.foreign_issuers)
         self.authenticators = (
-            AccessTokenAuthenticator(self.cache, self.keyring, self.signing, self.tokens, foreign, proofs, settings),
+            AccessTokenAuthenticator(
+                self.cache, self.keyring, self.signing, self.tokens, foreign, proofs_of_tokens, settings
+            ),
             JwtCookieAuthenticator(self.cache, self.keyring, self.signing, self.tokens, settings)
             if settings.session_format == "jwt"
             else CookieAuthenticator(self.cache, development=settings.development),

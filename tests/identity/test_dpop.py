@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import secrets
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from garrison.core.clock import ManualClock
 from garrison.identity.signing import jose
 from garrison.identity.signing.jose import generate_key, public_jwk, thumbprint
+from garrison.identity.tokens import dpop
+from garrison.identity.tokens.dpop import Proof, Proofs
 from tests.identity.conftest import Client, Process, Reply
 from tests.identity.test_oauth_token import AUDIENCE, Api, claims
 
@@ -144,6 +147,40 @@ async def test_a_replay_is_remembered_for_as_long_as_it_could_pass(process: Proc
         assert (await session(process, token, late)).status == 401
 
 
+async def test_strangers_do_not_use_up_what_can_be_remembered(
+    process: Process, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can make keys and proofs: without a token or a password that is right they take nobody's place."""
+    monkeypatch.setattr(dpop, "MOST_REMEMBERED", 8)
+    key, stranger = Key(clock), Key(clock)
+    token = (await signed_in(process, key))["access_token"]
+    for number in range(20):
+        made_up = f"a.b.{number}"
+        proof = stranger.proof("GET", "/auth/session", token=made_up)
+        assert (await session(process, made_up, proof)).status == 401
+        proof = stranger.proof("GET", "/auth/session", token=token)
+        assert (await session(process, token, proof)).status == 401, "another key"
+        headers = {"host": HOST, "dpop": stranger.proof("POST", "/auth/sign-in")}
+        body = {"email": EMAIL, "password": "wrong", "deliver": "token"}
+        assert (await process.call("POST", "/auth/sign-in", body, headers=headers)).status in (401, 429)
+    good = key.proof("GET", "/auth/session", token=token)
+    assert (await session(process, token, good)).status == 200
+    assert (await session(process, token, good)).status == 401, "and is remembered"
+    for _ in range(7):
+        assert (await session(process, token, key.proof("GET", "/auth/session", token=token))).status == 200
+    assert (await session(process, token, key.proof("GET", "/auth/session", token=token))).status == 401, "no room"
+
+
+def test_what_is_remembered_of_a_proof_is_small_whatever_its_id(clock: ManualClock) -> None:
+    proofs, ids = Proofs(leeway_s=60), ["\U0001f511" * 250 + str(number) for number in range(2000)]
+    tracemalloc.start()
+    for jti in ids:
+        proofs.spend(Proof("k" * 43, jti), clock.now())
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken / len(ids) < 256
+
+
 async def test_a_bound_family_refreshes_with_its_key_only(process: Process, clock: ManualClock) -> None:
     key, thief = Key(clock), Key(clock)
     body = await signed_in(process, key)
@@ -183,7 +220,7 @@ async def test_a_wrong_proof_at_sign_in_costs_no_guess(process: Process, clock: 
     assert process.pool.runs == before
 
 
-def test_clients_may_bind_their_tokens_too(tmp_path: Path) -> None:
+def test_clients_may_bind_their_tokens_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Api(tmp_path) as api:
         clock = ManualClock()
         clock.set_wall(api.garrison._runtime._clock.now())  # type: ignore[union-attr]
@@ -213,3 +250,9 @@ def test_clients_may_bind_their_tokens_too(tmp_path: Path) -> None:
         assert (told["active"], told["token_type"], told["cnf"]) == (True, "DPoP", {"jkt": key.jkt})
         wrong = api.client.post("/oauth/token", data=fields, auth=user, headers={"dpop": "x"})
         assert (wrong.status_code, wrong.json()["error"]) == (400, "invalid_dpop_proof")
+        monkeypatch.setattr(dpop, "MOST_REMEMBERED", 2)
+        for _ in range(2):
+            full = api.client.post("/oauth/token", data=fields, auth=user, headers=proof("POST", "/oauth/token"))
+        assert full.json()["error"] == "invalid_dpop_proof"
+        bound = {"authorization": f"DPoP {token}"}
+        assert api.client.get("/tasks", headers={**bound, **proof("GET", "/tasks", token)}).status_code == 200

@@ -165,7 +165,7 @@ def wire_identity(
     accounts = AccountService(changes, database, clock, passwords)
     session_service = SessionService(changes, database, clock, settings)
     keyring = Keyring(sealer, settings)
-    proofs = Proofs(leeway_s=settings.leeway_s)
+    proofs, proofs_of_tokens = Proofs(leeway_s=settings.leeway_s), Proofs(leeway_s=settings.leeway_s)
     signing = SigningService(changes, database, clock, sealer, keyring, settings)
     tokens = TokenService(changes, database, clock, keyring, signing, scopes_of, settings)
     sign_in = SignInService(changes, check, session_service, tokens, settings)
@@ -219,7 +219,7 @@ def wire_identity(
         foreign=foreign,
         keyring=keyring,
         authenticators=(
-            AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, proofs, settings),
+            AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, proofs_of_tokens, settings),
             KeyAuthenticator(cache, scopes_of, table, settings),
             *basic,
             JwtCookieAuthenticator(cache, keyring, signing, tokens, settings)

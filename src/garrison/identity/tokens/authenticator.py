@@ -91,16 +91,20 @@ class AccessTokenAuthenticator:
     async def _with_proof(self, token: bytes, call: Call) -> Outcome:
         """A token that is bound to a key: right only with a proof of that key for this very request."""
         try:
-            jkt = self._proofs.verified(call, token=token)
+            proof = self._proofs.read(call, token=token)
         except TokenRefused:
-            raise Denied("invalid_proof", headers=(CHALLENGE,)) from None
+            raise _no_proof() from None
         shown = sha256(_SALT + token).digest()
         outcome = self._verify(shown, call, self._ask)
         if isinstance(outcome, SessionEntry):
             outcome = self._looked_at(shown, outcome, call)
         found = await outcome if isinstance(outcome, Awaitable) else outcome
-        if not isinstance(found, SessionEntry) or not found.jkt or found.jkt != jkt:
-            raise Denied("invalid_proof", headers=(CHALLENGE,))
+        if not isinstance(found, SessionEntry) or not found.jkt or found.jkt != proof.jkt:
+            raise _no_proof()
+        try:
+            self._proofs.spend(proof, call.now)
+        except TokenRefused:
+            raise _no_proof() from None
         return found
 
     def _ask_all(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
@@ -144,6 +148,10 @@ class AccessTokenAuthenticator:
         else:
             return None
         return root if root is None or not links else exchanged(root, links, claims)
+
+
+def _no_proof() -> Denied:
+    return Denied("invalid_proof", headers=(CHALLENGE,))
 
 
 def _as_bearer(outcome: Outcome) -> Outcome:

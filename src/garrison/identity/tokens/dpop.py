@@ -2,16 +2,19 @@
 
 A proof is a JWT that the client makes for each request: its public key, the method and address asked for, the time, an
 id, and, where a token goes with it, the token's hash. It is verified each time, since it is never the same; an id that
-comes again while its time has not run out is a replay. Ids are remembered by each process for itself.
+comes again while its time has not run out is a replay. Ids are remembered by each process for itself, as digests,
+and so many at most: then no proof is taken. Where a token goes with a proof, an id is remembered once the token turned
+out to be right, since anybody can make keys and proofs.
 """
 
 import base64
 import hmac
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from garrison.core.ids import digest
 from garrison.identity.signing.jose import (
     Header,
     TokenRefused,
@@ -28,7 +31,16 @@ TYP = "dpop+jwt"
 ALGORITHMS = ("ES256", "RS256", "EdDSA")
 CHALLENGE = (b"www-authenticate", b'DPoP error="invalid_token", algs="ES256 RS256 EdDSA"')
 MOST_REMEMBERED = 100_000
+"""In each of two sets: 25 MB."""
+_PURPOSE = "proof"
 _PORTS = {"http": 80, "https": 443}
+
+
+class Proof(NamedTuple):
+    """A proof that is right for its request: the thumbprint (RFC 7638) of its key, and its id."""
+
+    jkt: str
+    jti: str
 
 
 class Proofs:
@@ -38,14 +50,23 @@ class Proofs:
 
     def __init__(self, *, leeway_s: float) -> None:
         self._leeway_s = leeway_s
-        self._seen: set[tuple[str, str]] = set()
-        self._earlier: set[tuple[str, str]] = set()
+        self._seen: set[bytes] = set()
+        self._earlier: set[bytes] = set()
         self._turned_at = float("-inf")
 
-    def verified(self, call: Call, *, token: bytes | None = None) -> str:
-        """Return the thumbprint (RFC 7638) of the key that this request's proof is made with.
+    def verified(self, call: Call) -> str:
+        """Return the thumbprint of the key that this request's proof is made with, and remember the proof.
 
-        `token`: the access token that goes with it. Raises TokenRefused: no proof, one that is not right, or again.
+        Raises TokenRefused: no proof, one that is not right, or again.
+        """
+        proof = self.read(call)
+        self.spend(proof, call.now)
+        return proof.jkt
+
+    def read(self, call: Call, *, token: bytes | None = None) -> Proof:
+        """Return this request's proof, which is good only if `spend` takes it, too.
+
+        `token`: the access token that goes with it. Raises TokenRefused: no proof, or one that is not right.
         """
         header, jwk = read_proof_header(call.header(b"dpop"), TYP)
         try:
@@ -54,9 +75,7 @@ class Proofs:
             raise TokenRefused("jwk") from None
         claims = verify_with(call.header(b"dpop"), Header(header.alg, "", TYP), key)
         self._check(claims, call, token)
-        jkt = thumbprint(key.key)
-        self._remember(jkt, claims["jti"], call.now)
-        return jkt
+        return Proof(thumbprint(key.key), claims["jti"])
 
     def _check(self, claims: Mapping[str, Any], call: Call, token: bytes | None) -> None:
         issued_at, jti = numeric_date(claims.get("iat")), claims.get("jti")
@@ -75,11 +94,14 @@ class Proofs:
             if not isinstance(said, str) or not hmac.compare_digest(said.encode("utf-8", "replace"), hashed.encode()):
                 raise TokenRefused("ath")
 
-    def _remember(self, jkt: str, jti: str, now: float) -> None:
-        """Two sets take turns: a proof is remembered for at least the time in which it is taken."""
+    def spend(self, proof: Proof, now: float) -> None:
+        """Remember the proof. Raises TokenRefused for one that comes again, or where there is no room.
+
+        Two sets take turns: a proof is remembered for at least the time in which it is taken.
+        """
         if now - self._turned_at >= 2 * self._leeway_s:
             self._earlier, self._seen, self._turned_at = self._seen, set(), now
-        one = (jkt, jti)
+        one = digest(f"{proof.jkt} {proof.jti}", purpose=_PURPOSE)[:16]
         if one in self._seen or one in self._earlier:
             raise TokenRefused("replayed")
         if len(self._seen) >= MOST_REMEMBERED:

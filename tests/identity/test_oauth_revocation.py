@@ -1,13 +1,17 @@
 """Revocation (RFC 7009) and introspection (RFC 7662): a client's own tokens end, and nobody learns by asking."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from garrison.identity.clients.service import Made
-from tests.identity.test_oauth_token import AUDIENCE, OTHER, Api
+from tests.identity.test_oauth_authorize import Flow, make
+from tests.identity.test_oauth_exchange import Service
+from tests.identity.test_oauth_token import AUDIENCE, OTHER, Api, claims
 
 EMAIL, PASSWORD = "ada@example.com", "a long walk to the sea"
 
@@ -84,6 +88,50 @@ def test_what_has_ended_is_not_active(api: Api) -> None:
     assert active(api, deleted, resource)
     api.portal(lambda: api.clients.delete(api.made.client.id))
     assert not active(api, deleted, resource)
+
+
+def narrow(api: Api, client_id: str, scopes: str) -> None:
+    statement = f"UPDATE clients SET scopes = '{scopes}' WHERE id = '{client_id}'"
+    with closing(sqlite3.connect(api.database)) as connection, connection:
+        assert connection.execute(statement).rowcount == 1
+
+
+def test_introspection_tells_what_a_token_may_now_and_not_what_it_says(api: Api) -> None:
+    """A role that was taken away, or a scope of a client's, is gone for who verifies by asking, too."""
+    resource = api.make("api", [AUDIENCE], [])
+
+    def scope(token: str) -> str:
+        return str(ask(api, "/oauth/introspect", token, resource).json()["scope"])
+
+    api.client.post("/auth/sign-up", json={"email": EMAIL, "password": PASSWORD})
+    api.portal(lambda: api.garrison.accounts.set_role(EMAIL, "editor"))
+    flow = Flow(api, make(api))
+    given = flow.exchange(flow.consent(scope="openid tasks:write tasks:read")["code"]).json()["access_token"]
+    shown = {"email": EMAIL, "password": PASSWORD, "deliver": "token"}
+    own = api.client.post("/auth/sign-in", json=shown).json()["access_token"]
+    machine, service = api.token(), Service(api)
+    exchanged = service.exchange(own)
+    assert scope(given) == "openid tasks:read tasks:write"
+    assert [scope(token) for token in (own, exchanged, machine)] == ["tasks:read tasks:write"] * 3
+    api.portal(lambda: api.garrison.accounts.set_role(EMAIL, "member"))
+    assert scope(given) == "openid tasks:read"
+    assert [scope(token) for token in (own, exchanged)] == ["tasks:read"] * 2
+    assert claims(service.exchange(own))["scope"] == "tasks:read"
+    assert service.error(own, scope="tasks:write") == "invalid_scope"
+    narrow(api, api.made.client.id, "tasks:write")
+    assert scope(machine) == "tasks:write"
+    narrow(api, service.made.client.id, "tasks:write")
+    assert scope(exchanged) == ""
+
+
+def test_a_token_is_not_active_beyond_its_session(api: Api) -> None:
+    resource = api.make("api", [AUDIENCE], [])
+    api.client.post("/auth/sign-up", json={"email": EMAIL, "password": PASSWORD})
+    shown = {"email": EMAIL, "password": PASSWORD, "deliver": "token"}
+    token = api.client.post("/auth/sign-in", json=shown).json()["access_token"]
+    with closing(sqlite3.connect(api.database)) as connection, connection:
+        assert connection.execute("UPDATE sessions SET expires_at = 1 WHERE id = ?", (claims(token)["sid"],)).rowcount
+    assert not active(api, token, resource)
 
 
 def test_a_revoked_signing_key_makes_its_tokens_inactive(api: Api) -> None:

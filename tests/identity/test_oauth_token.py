@@ -53,6 +53,7 @@ class Api:
             ("GET /signed-in", allow(signed_in=True)),
             ("GET /admin", allow(role="admin")),
             ("GET /clients", allow(credentials="client")),
+            roles={"editor": ["tasks:write"]},
         )
         self.garrison = Garrison(policy, settings=settings)
         self.client = TestClient(self.garrison.protect(app))

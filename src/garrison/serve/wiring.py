@@ -198,7 +198,7 @@ def wire_identity(
         looks=table.limiter(settings.limit_user_codes, share=settings.share),
         path=prefix + "/oauth/device",
     )
-    own = OwnTokens(database, keyring, signing, clock, settings)
+    own = OwnTokens(database, keyring, signing, clock, scopes_of, settings)
     exchange = TokenExchange(own, keyring, signing, clock, settings)
     token_endpoint = TokenEndpoint(authentication, keyring, signing, clock, settings, proofs, grants, exchange)
     foreign = ForeignTokens(settings.foreign_issuers, fetch, database, clock, view, leeway_s=settings.leeway_s)

@@ -7,7 +7,7 @@ and whoever acts is the client itself: `actor_token` is refused.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from garrison.core.clock import Clock
@@ -49,12 +49,12 @@ class TokenExchange:
             raise OAuthError("invalid_request", "access tokens are exchanged for access tokens")
         if parameters.one("actor_token") or parameters.one("actor_token_type"):
             raise OAuthError("invalid_request", "the client itself is who acts; leave actor_token out")
-        claims = await self._presented(client, parameters.one("subject_token"))
+        claims, held = await self._presented(client, parameters.one("subject_token"))
         links = links_of(claims) or ()
         if len(links) >= MOST_LINKS:
             raise OAuthError("invalid_request", "the token was exchanged too often")
         audience = asked_audience(client, parameters)
-        most = set(client.scopes) & set(str(claims.get("scope", "")).split())
+        most = set(client.scopes) & held
         asked = set(parameters.one("scope").split()) or most
         if not asked or asked - most:
             raise OAuthError("invalid_scope")
@@ -86,13 +86,17 @@ class TokenExchange:
             "scope": scope,
         }
 
-    async def _presented(self, client: Client, token: str) -> Mapping[str, Any]:
-        """Return the claims of the subject's token. Raises OAuthError(`invalid_request`), section 2.2.2."""
+    async def _presented(self, client: Client, token: str) -> tuple[Mapping[str, Any], Set[str]]:
+        """Return the claims of the subject's token and its scopes that are left.
+
+        Raises OAuthError(`invalid_request`), section 2.2.2.
+        """
         found = await self._own.claims_of(token)
         if found is not None:
             claims, kid = found
-            if is_of_audience(client, claims) and await self._own.are_in_force(claims, kid):
-                return claims
+            scopes = await self._own.scopes_of(claims, kid) if is_of_audience(client, claims) else None
+            if scopes is not None:
+                return claims, scopes
         raise OAuthError("invalid_request", "the subject_token is not one that this client may exchange")
 
 

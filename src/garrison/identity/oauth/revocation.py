@@ -2,7 +2,7 @@
 
 A client revokes what was issued to it and nothing else; the answer is 200 whatever the token was. It is told about a
 token only if it is of the token's audience: `aud` names it, or one of its registered audiences is the token's. Anything
-else is `{"active": false}`, so that nobody learns about tokens by asking.
+else is `{"active": false}`, so that nobody learns about tokens by asking. Scopes are those that are left of its own.
 """
 
 from collections.abc import Mapping
@@ -82,10 +82,11 @@ def revocation_endpoints(
         if found is None:
             return json_answer(200, _INACTIVE, NO_STORE)
         claims, kid = found
-        if not is_of_audience(client, claims) or not await own.are_in_force(claims, kid):
+        scopes = await own.scopes_of(claims, kid) if is_of_audience(client, claims) else None
+        if scopes is None:
             return json_answer(200, _INACTIVE, NO_STORE)
-        told = ("iss", "sub", "aud", "client_id", "exp", "iat", "jti", "scope", "cnf", "act")
-        document = {name: claims[name] for name in told if name in claims}
+        told = ("iss", "sub", "aud", "client_id", "exp", "iat", "jti", "cnf", "act")
+        document = {name: claims[name] for name in told if name in claims} | {"scope": " ".join(sorted(scopes))}
         kind = "DPoP" if "cnf" in claims else "Bearer"  # RFC 9449 section 6.2: whoever asks has to see the proof
         return json_answer(200, {"active": True, "token_type": kind, **document}, NO_STORE)
 

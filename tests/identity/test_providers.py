@@ -38,18 +38,20 @@ class Acme:
     """What userinfo answers, a document or a body; None where there is no userinfo."""
     told_status: int = 200
     url: str = ""
-    discovered: int = 0
     now: float = 0.0
+    authorize: str = "/authorize"
+    discoveries: int = 0
     asked: dict[str, dict[str, str]] = field(default_factory=dict)
     """Code → the parameters of the authorization request."""
 
     async def discovery(self, _request: web.Request) -> web.Response:
-        self.discovered += 1
+        self.discoveries += 1
+        await asyncio.sleep(0.05)
         if self.mode == "down":
             return web.Response(status=503)
         document = {
             "issuer": self.url,
-            "authorization_endpoint": self.url + "/authorize",
+            "authorization_endpoint": self.url + self.authorize,
             "token_endpoint": self.url + "/token",
             "jwks_uri": self.url + "/jwks",
             "authorization_response_iss_parameter_supported": self.sends_issuer,
@@ -357,23 +359,49 @@ async def test_a_provider_that_is_down_is_503(process: Process, acme: Acme) -> N
     assert (await Client(process).call("GET", "/auth/providers/nobody/start")).status == 404
 
 
-async def test_a_provider_that_is_down_is_not_asked_by_every_stranger(
+async def statuses(process: Process, count: int) -> set[int]:
+    asked = (Client(process).call("GET", "/auth/providers/acme/start") for _ in range(count))
+    return {reply.status for reply in await asyncio.gather(*asked)}
+
+
+async def test_however_many_begin_at_once_a_provider_is_asked_once(
     process: Process, acme: Acme, clock: ManualClock
 ) -> None:
-    async def start() -> int:
-        return (await Client(process).call("GET", "/auth/providers/acme/start")).status
-
+    """Anybody may begin: a stampede at a provider that is slow or down would be ours."""
     acme.mode = "down"
-    assert [await start() for _ in range(20)] == [503] * 20
-    assert acme.discovered == 1
-    clock.advance(6)
+    assert await statuses(process, 50) == {503}
+    assert acme.discoveries == 1
+    assert await statuses(process, 50) == {503}
+    assert acme.discoveries == 1, "nor again at once"
+    clock.advance(2)
     acme.mode = "up"
-    assert await asyncio.gather(*(start() for _ in range(8))) == [303] * 8
-    assert acme.discovered == 2, "one fetch for all who wait"
-    clock.advance(3601)
+    assert await statuses(process, 50) == {303}
+    assert acme.discoveries == 2
+    clock.advance(3599)
+    assert await statuses(process, 1) == {303}
+    assert acme.discoveries == 2
+    clock.advance(1)
     acme.mode = "down"
-    assert [await start() for _ in range(20)] == [303] * 20, "where it was is still known"
-    assert acme.discovered == 3
+    assert await statuses(process, 50) == {303}, "what it said last stays, while it is down"
+    assert acme.discoveries == 3
+
+
+async def test_one_who_goes_away_takes_the_answer_from_nobody(process: Process, acme: Acme) -> None:
+    first = asyncio.ensure_future(Client(process).call("GET", "/auth/providers/acme/start"))
+    second = asyncio.ensure_future(Client(process).call("GET", "/auth/providers/acme/start"))
+    while not acme.discoveries:
+        await asyncio.sleep(0.005)
+    first.cancel()
+    assert (await second).status == 303
+    assert acme.discoveries == 1
+
+
+@pytest.mark.parametrize("added", ["\r\nset-cookie: a=b", "\n", "\ud800", "é", " x", "\x00"])
+async def test_an_address_that_is_none_is_not_put_into_an_answer(process: Process, acme: Acme, added: str) -> None:
+    """A provider that was taken over writes no headers of ours."""
+    acme.authorize = "/authorize" + added
+    reply = await Client(process).call("GET", "/auth/providers/acme/start")
+    assert (reply.status, reply.code) == (503, "issuer_unavailable")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,9 @@ def parse_issuers(document: Any) -> tuple[ForeignIssuer, ...]:
 
 
 def is_fetchable(url: str) -> bool:
-    """Say whether keys may come from there: over TLS, or from this machine."""
+    """Say whether keys may come from there: over TLS, or from this machine. Nothing in it needs to be escaped."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

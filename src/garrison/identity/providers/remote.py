@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
+import structlog
+
 from garrison.core.clock import Clock
 from garrison.core.errors import Denied
 from garrison.identity.issuers.claims import is_subject
@@ -21,10 +23,10 @@ from garrison.identity.providers.configured import Provider
 from garrison.identity.providers.flow import Flow
 from garrison.identity.signing.jose import TokenRefused, numeric_date, peek, verify_with
 
-_KEEP_S, _PAUSE_S = 3600.0, 5.0
-"""After a fetch that gave the endpoints, and one that did not: strangers start sign-ins as often as they like."""
+_KEEP_S, _PAUSE_S = 3600.0, 2.0
 _ID_TYPES = frozenset({"", "jwt", "id+jwt"})
 _RETRY_SOON = ((b"retry-after", b"2"),)
+_log = structlog.get_logger("garrison")
 
 
 class Endpoints(NamedTuple):
@@ -62,27 +64,31 @@ class RemoteProvider:
         self._running: asyncio.Task[None] | None = None
 
     async def endpoints(self) -> Endpoints:
-        """Return the provider's endpoints: fetched hourly, by one for all who wait; the last ones while it is down.
+        """Return the provider's endpoints, fetched once an hour, for all who wait; they stay while it is down.
 
         Raises Denied(`issuer_unavailable`).
         """
         if self._clock.boot() >= self._due_at:
-            loop = asyncio.get_running_loop()
-            if self._running is None or self._running.done() or self._running.get_loop() is not loop:
-                self._running = loop.create_task(self._look(), name="provider")
-            await asyncio.shield(self._running)
+            await asyncio.shield(self._start())
         if self._endpoints is None:
             raise Denied("issuer_unavailable", headers=_RETRY_SOON)
         return self._endpoints
 
-    async def _look(self) -> None:
+    def _start(self) -> "asyncio.Task[None]":
+        """Return the fetch under way, or a new one."""
+        loop = asyncio.get_running_loop()
+        if self._running is None or self._running.done() or self._running.get_loop() is not loop:
+            self._running = loop.create_task(self._run(), name=f"endpoints of {self.provider.issuer}")
+        return self._running
+
+    async def _run(self) -> None:
         try:
             body, _ = await fetch(self.provider.as_issuer.discovery_url)
             self._endpoints = _endpoints_of(read_object(body), self.provider.issuer)
-        except (OSError, ValueError):
-            self._due_at = self._clock.boot() + _PAUSE_S
-        else:
             self._due_at = self._clock.boot() + _KEEP_S
+        except (OSError, ValueError) as error:
+            self._due_at = self._clock.boot() + _PAUSE_S
+            _log.warning("provider_endpoints", issuer=self.provider.issuer, problem=type(error).__name__)
 
     async def authorize_url(self, flow: Flow, redirect_uri: str) -> str:
         """Return where the browser goes. Raises Denied(`issuer_unavailable`)."""

@@ -244,6 +244,29 @@ def test_a_refresh_token_of_a_client_is_its_own(flow: Flow) -> None:
     assert refresh(flow, own).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.parametrize("thief", ["another client", "first party"])
+def test_a_used_refresh_token_from_somebody_else_ends_the_family_at_once(flow: Flow, thief: str) -> None:
+    """Within the grace, too: the client is the binding, and what comes without it was copied (RFC 9700 4.14)."""
+    first = flow.exchange(flow.consent()["code"]).json()["refresh_token"]
+    body = refresh(flow, first).json()
+    assert flow.api.get("/tasks", body["access_token"]) == 200
+    if thief == "another client":
+        assert refresh(flow, first, make(flow.api, "other")).json()["error"] == "invalid_grant"
+    else:
+        shown = flow.api.client.post("/auth/refresh", json={"refresh_token": first})
+        assert shown.json()["code"] == "invalid_grant"
+    assert flow.api.get("/tasks", body["access_token"]) == 401
+    assert refresh(flow, body["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+def test_a_used_refresh_token_of_a_sign_in_that_a_client_shows_ends_the_family(flow: Flow) -> None:
+    shown = {"email": EMAIL, "password": PASSWORD, "deliver": "token"}
+    first = flow.api.client.post("/auth/sign-in", json=shown).json()["refresh_token"]
+    body = flow.api.client.post("/auth/refresh", json={"refresh_token": first}).json()
+    assert refresh(flow, first).json()["error"] == "invalid_grant"
+    assert flow.api.get("/tasks", body["access_token"]) == 401
+
+
 def test_scopes_are_what_was_given_and_what_the_person_has(flow: Flow) -> None:
     body = flow.exchange(flow.consent(scope="tasks:write tasks:read")["code"]).json()
     assert body["scope"] == "tasks:read", "nobody can give what they do not have"

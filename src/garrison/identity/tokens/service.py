@@ -174,10 +174,11 @@ class TokenService:
         def change(change: Change) -> Family | None:
             found = find_presented(change.connection, shown)
             now = change.now
-            if found is None or not _is_alive(found, now) or found.client_id != client_id:
+            if found is None or not _is_alive(found, now):
                 return None
             device_id = _device(change.connection, device_secret, found.account_id, now)
             shows_device = device_id is not None and device_id == found.device_id
+            is_its_own = found.client_id == client_id
             if by_cookie and not shows_device:
                 return None
             shows_key = found.jkt is None or found.jkt == jkt
@@ -186,8 +187,8 @@ class TokenService:
                 acknowledged=found.acknowledged,
                 now=now,
                 grace_s=self._settings.refresh_grace_s,
-                is_bound=found.is_bound or found.jkt is not None,
-                shows_binding=shows_key and (shows_device or not found.is_bound),
+                is_bound=found.is_bound or found.jkt is not None or not is_its_own,
+                shows_binding=is_its_own and shows_key and (shows_device or not found.is_bound),
             )
             if verdict is Verdict.ROTATE:
                 if shows_device and not found.is_bound:

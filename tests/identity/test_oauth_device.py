@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from garrison.core.durations import Limit
 from garrison.identity.clients.model import SHORT_NAMES
 from garrison.identity.clients.service import Made
+from garrison.identity.oauth import device_codes
 from garrison.identity.oauth.device_codes import new_user_code, read_user_code
 from tests.identity.test_oauth_authorize import end_elsewhere
 from tests.identity.test_oauth_token import AUDIENCE, OTHER, Api, claims
@@ -298,6 +299,17 @@ def test_strangers_do_not_use_up_a_public_clients_limit(tmp_path: Path) -> None:
         elsewhere = TestClient(api.client.app, client=("127.0.0.2", 1))
         elsewhere.portal = api.client.portal
         assert elsewhere.post("/oauth/device", data=device.credentials()).status_code == 200
+
+
+def test_only_so_many_codes_wait_at_a_time(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public client's id is nobody's secret, so strangers from many addresses can ask for codes."""
+    monkeypatch.setattr(device_codes, "MOST_WAITING", 3)
+    assert [device.begin().status_code for _ in range(3)] == [200] * 3
+    full = device.begin()
+    assert (full.status_code, full.json()) == (503, {"error": "temporarily_unavailable"})
+    assert (full.headers["retry-after"], full.headers["cache-control"]) == ("60", "no-store")
+    device.api.wait(601)
+    assert device.begin().status_code == 200, "those that are over do not count, swept or not"
 
 
 def test_codes_for_people_are_read_as_people_type_them() -> None:

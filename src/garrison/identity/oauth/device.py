@@ -38,7 +38,7 @@ from garrison.identity.oauth.device_codes import (
     read_user_code,
 )
 from garrison.identity.oauth.endpoint import client_endpoint
-from garrison.identity.oauth.errors import NO_STORE, OAuthError
+from garrison.identity.oauth.errors import NO_STORE, OAuthError, error_answer
 from garrison.identity.oauth.pages import consent_page, device_page, done_page, error_page, sign_in_page
 from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
@@ -55,6 +55,7 @@ from garrison.wire.call import Call
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _PLACE = "page/device code"
+_RETRY_LATER = ((b"retry-after", b"60"),)
 _ASKS = "A device wants to act in your name. Sign in first."
 _UNKNOWN = "No device waits with this code. Look again, or begin anew at the device."
 _ONCE_MORE = "Sign in once more to decide."
@@ -121,8 +122,8 @@ class DeviceEndpoints:
         audience = asked_audience(client, parameters)
         device_code, user_code = new_secret(), new_user_code()
 
-        def change(change: Change) -> None:
-            insert_device_code(
+        def change(change: Change) -> bool:
+            return insert_device_code(
                 change.connection,
                 digest(device_code, purpose=DEVICE_PURPOSE),
                 digest(user_code, purpose=USER_PURPOSE),
@@ -132,7 +133,8 @@ class DeviceEndpoints:
                 now=change.now,
             )
 
-        await self._changes.make(change, origin_of(call))
+        if not await self._changes.make(change, origin_of(call)):
+            return error_answer("temporarily_unavailable", 503, headers=_RETRY_LATER)
         document = {
             "device_code": device_code,
             "user_code": user_code,

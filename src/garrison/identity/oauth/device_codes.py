@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
+    func,
     insert,
     select,
     update,
@@ -30,6 +31,8 @@ from garrison.store.schema import metadata
 DEVICE_PURPOSE, USER_PURPOSE = "device code", "user code"
 """Purposes of the digests, see `core.ids.digest`."""
 LIFETIME_S, INTERVAL_S = 600.0, 5.0
+MOST_WAITING = 100_000
+"""Of all clients, since strangers can ask in the name of a public one: 30 MB, and one guess in 256,000 is right."""
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _LENGTH = 8
 
@@ -93,8 +96,11 @@ def insert_device_code(
     scope: str,
     audience: str,
     now: float,
-) -> None:
-    """Keep a new pair, which waits for a person."""
+) -> bool:
+    """Keep a new pair, which waits for a person; say whether there was room. Costs a count of those that wait."""
+    waiting = select(func.count()).select_from(device_codes).where(device_codes.c.expires_at > now)
+    if connection.execute(waiting).scalar_one() >= MOST_WAITING:
+        return False
     connection.execute(
         insert(device_codes).values(
             digest=digest,
@@ -108,6 +114,7 @@ def insert_device_code(
             state="pending",
         )
     )
+    return True
 
 
 _COLUMNS = tuple(device_codes.c[name] for name in DeviceCode._fields)

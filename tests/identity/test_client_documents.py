@@ -3,6 +3,7 @@
 The document is served by a real server on this machine, as a developer's would be.
 """
 
+import html
 import json
 import re
 import threading
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -490,6 +491,40 @@ def test_the_page_of_a_registered_client_says_none_of_that(api: Api) -> None:
     assert not re.search("registered|calls itself|program on this computer", page)
 
 
+def told(flow: Flow, answer: Any) -> dict[str, str]:
+    """Return what the client would be told, by a link that a person may follow or not."""
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert flow.made.client.id.split("/")[2] in answer.text, "it says who asked"
+    (link,) = re.findall(r'<a href="([^"]*)"', answer.text)
+    location = html.unescape(link)
+    assert location.startswith(flow.redirect_uri)
+    return dict(parse_qsl(urlsplit(location).query))
+
+
+def test_a_stranger_cannot_send_people_on_by_a_link_of_ours(api: Api, host: Host) -> None:
+    """Anybody can be such a client, and a link of ours would look like ours (RFC 9700 4.11.2): a person decides."""
+    flow = flow_of(api, host.client_id)
+    for change, error in (
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"scope": "no"}, "invalid_scope"),
+        ({"prompt": "none"}, "login_required"),
+        ({"request": "x"}, "request_not_supported"),
+    ):
+        assert told(flow, flow.ask(**change)) == {
+            "from": "garrison", "error": error, "state": flow.state, "iss": "http://127.0.0.1:8000"
+        }, change  # fmt: skip
+    pushed = {"client_id": host.client_id, "request_uri": "https://evil.example.com"}
+    assert told(flow, flow.ask(**pushed))["error"] == "request_uri_not_supported"
+    flow.sign_in()
+    assert told(flow, flow.ask(prompt="none"))["error"] == "consent_required"
+    flow.browser.cookies.clear()
+    assert flow.consent("deny")["error"] == "access_denied", "who has decided is sent on"
+    state = '"><script>alert(1)</script>'
+    answer = flow.ask(scope="no", state=state)
+    assert "<script" not in answer.text
+    assert told(flow, answer)["state"] == state
+
+
 def test_it_may_ask_for_what_such_clients_may_have_and_for_nothing_else(setting: Setting, host: Host) -> None:
     api = setting.open()
     api.client.post("/auth/sign-up", json={"email": EMAIL, "password": PASSWORD})
@@ -501,11 +536,11 @@ def test_it_may_ask_for_what_such_clients_may_have_and_for_nothing_else(setting:
         ({"code_challenge": None}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
     ):
-        assert flow.sent_back(flow.ask(**change))["error"] == error, change
+        assert told(flow, flow.ask(**change))["error"] == error, change
     assert flow.consent(resource=AUDIENCE)["code"]
     api = setting.open(client_document_scopes="")
     flow = flow_of(api, host.client_id)
-    assert flow.sent_back(flow.ask(scope="tasks:read"))["error"] == "invalid_scope"
+    assert told(flow, flow.ask(scope="tasks:read"))["error"] == "invalid_scope"
     assert flow.exchange(flow.consent(scope="openid email")["code"]).json()["scope"] == "email openid"
 
 

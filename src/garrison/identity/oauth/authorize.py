@@ -20,10 +20,11 @@ from garrison.guard.endpoint import Endpoint
 from garrison.identity.changes import Change, Changes
 from garrison.identity.clients.document import is_document_id
 from garrison.identity.clients.documents import DocumentUnavailableError
+from garrison.identity.clients.model import Client
 from garrison.identity.clients.queries import is_active
 from garrison.identity.oauth.codes import LIFETIME_S, PURPOSE, Code, insert_code
 from garrison.identity.oauth.known_clients import KnownClients
-from garrison.identity.oauth.pages import consent_page, error_page, sign_in_page
+from garrison.identity.oauth.pages import consent_page, error_page, refused_page, sign_in_page
 from garrison.identity.oauth.par import URN, push_request, pushed_request
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
 from garrison.identity.oauth.request import (
@@ -99,6 +100,7 @@ class AuthorizeEndpoint:
         )
 
     async def _ask(self, call: Call, _body: None) -> Answer:
+        client = None
         try:
             given: Mapping[str, str] = read_link(call.scope.get("query_string", b"").decode("latin-1"))
             if given.get("request_uri", "").startswith(URN):
@@ -110,13 +112,13 @@ class AuthorizeEndpoint:
         except DocumentUnavailableError:
             return error_page("The app that this link names could not be asked who it is. Try again in a minute.", 503)
         except RefusedError as refused:
-            return self._back(refused.redirect_uri, {"error": refused.error, "state": refused.state})
+            return self._refused(client, refused)
         if cookie_names(call, development=self._settings.development) is None:
             return error_page("Signing in needs HTTPS here.")
         entry = signed_in_lately(call, within_s=request.within_s)
         if "none" in given.get("prompt", "").split():
             reason = "login_required" if entry is None else "consent_required"
-            return self._back(request.redirect_uri, {"error": reason, "state": request.state})
+            return self._refused(client, RefusedError(reason, request.redirect_uri, request.state))
         name, calls_itself = ("", "") if client is None else (client.name, client.calls_itself)
         return self._page(call, Shown(request, "", 0.0, given, name, calls_itself), entry)
 
@@ -203,9 +205,23 @@ class AuthorizeEndpoint:
                 raise BadRequestError(UNKNOWN_CLIENT)
         return self._back(request.redirect_uri, {"code": code, "state": request.state})
 
-    def _back(self, redirect_uri: str, parameters: Mapping[str, str]) -> Answer:
+    def _refused(self, client: Client | None, refused: RefusedError) -> Answer:
+        """Tell the client of an error that nobody has seen a page before.
+
+        Anybody can be a client with a document, so nobody is sent to one by a link alone (RFC 9700 section 4.11.2).
+        """
+        parameters = {"error": refused.error, "state": refused.state}
+        if client is None or is_document_id(client.id):
+            location = self._location(refused.redirect_uri, parameters)
+            return refused_page(name="" if client is None else client.name, error=refused.error, location=location)
+        return self._back(refused.redirect_uri, parameters)
+
+    def _location(self, redirect_uri: str, parameters: Mapping[str, str]) -> str:
         told = {name: value for name, value in parameters.items() if value}
-        location = back_to(redirect_uri, {**told, "iss": self._settings.issuer})
+        return back_to(redirect_uri, {**told, "iss": self._settings.issuer})
+
+    def _back(self, redirect_uri: str, parameters: Mapping[str, str]) -> Answer:
+        location = self._location(redirect_uri, parameters)
         headers: tuple[Header, ...] = (
             (b"location", location.encode("ascii", "replace")),
             (b"cache-control", b"no-store"),

@@ -39,6 +39,10 @@ _ON_THIS_COMPUTER = (
     '<p class="told">What you allow goes to a program on this computer, and any program here can say that it is '
     "{name}. Allow it only if you have just begun this yourself.</p>"
 )
+_REFUSED = """<p><strong>{name}</strong> asked for something that it cannot have: {error}.</p>
+<p>It is not registered here. Go back to it only if you come from there:
+<a href="{location}" rel="noreferrer">{where}</a></p>
+"""
 _DEVICE = """<p>Is this the code that your device shows?</p>{told}
 <form method="post" action="{action}"><input type="hidden" name="step" value="code">
 <label for="user_code">Code</label>
@@ -93,6 +97,13 @@ def consent_page(
 def error_page(text: str, status: int = 400) -> Answer:
     """Return a page that says why nobody is sent anywhere."""
     return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", status)
+
+
+def refused_page(*, name: str, error: str, location: str) -> Answer:
+    """Return a page that says what a client asked for in vain, and where the person may go with that."""
+    where = escape(urlsplit(location).netloc)
+    body = _REFUSED.format(name=escape(name), error=escape(error), location=escape(location), where=where)
+    return _page("This does not work", body, "", 400)
 
 
 def done_page(text: str) -> Answer:

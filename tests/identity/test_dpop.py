@@ -241,10 +241,10 @@ def test_clients_may_bind_their_tokens_too(tmp_path: Path, monkeypatch: pytest.M
         requiring = api.portal(
             lambda: api.clients.create("bound", audiences=[AUDIENCE], scopes=["tasks:read"], requires_dpop=True)
         )
-        bound = (requiring.client.id, requiring.secret)
-        without = api.client.post("/oauth/token", data=fields, auth=bound)
+        its_user = (requiring.client.id, requiring.secret)
+        without = api.client.post("/oauth/token", data=fields, auth=its_user)
         assert (without.status_code, without.json()["error"]) == (400, "invalid_dpop_proof")
-        answer = api.client.post("/oauth/token", data=fields, auth=bound, headers=proof("POST", "/oauth/token"))
+        answer = api.client.post("/oauth/token", data=fields, auth=its_user, headers=proof("POST", "/oauth/token"))
         assert answer.json()["token_type"] == "DPoP"
         told = api.client.post("/oauth/introspect", data={"token": token}, auth=user).json()
         assert (told["active"], told["token_type"], told["cnf"]) == (True, "DPoP", {"jkt": key.jkt})

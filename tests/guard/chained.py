@@ -56,6 +56,7 @@ class Verified:
     expires_at: float = float("inf")
     account_version: int = 1
     session_version: int = 1
+    rests_on: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass

@@ -31,6 +31,8 @@ class Verified(Protocol):
     """Version of the account that the verification rests on."""
     session_version: int
     """Version of the session that the verification rests on."""
+    rests_on: tuple[tuple[str, int], ...]
+    """Ids and versions of clients and tokens that the credential came through, whose news end it, too."""
 
 
 class Refused:

@@ -17,6 +17,7 @@ class StandIn:
 
     account_version = 1 << 60
     session_version = 1 << 60
+    rests_on: tuple[tuple[str, int], ...] = ()
     expires_at = float("inf")
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Open streams, kept by session and account, cut when their session, token or account ends.
+"""Open streams, kept by session, account and whatever else they rest on, cut when any of it ends.
 
 A request is authorized when it starts; an event stream or web socket goes on for hours. So every answer without a
 known length and every web socket of a signed-in principal is registered here, and news of its session or account cuts
@@ -17,12 +17,14 @@ from garrison.wire.call import Call
 class Streams:
     """The open streams of this process."""
 
-    __slots__ = ("_by_account", "_by_session", "_view")
+    __slots__ = ("_by_account", "_by_rest", "_by_session", "_view")
 
     def __init__(self, view: RevocationView) -> None:
         self._view = view
         self._by_session: dict[str, set[Call]] = {}
         self._by_account: dict[str, set[Call]] = {}
+        self._by_rest: dict[str, set[Call]] = {}
+        """By client and token that a credential came through (token exchange)."""
         view.listen(self._on_news)
 
     def __len__(self) -> int:
@@ -37,17 +39,24 @@ class Streams:
         self._by_account.setdefault(credential.account_id, set()).add(call)
         if credential.session_id:
             self._by_session.setdefault(credential.session_id, set()).add(call)
+        for one, _ in credential.rests_on:
+            self._by_rest.setdefault(one, set()).add(call)
         view = self._view
         if (
             view.known_account.get(credential.account_id, 0) > credential.account_version
             or view.known_session.get(credential.session_id, 0) > credential.session_version
+            or any(
+                max(view.known_account.get(one, 0), view.known_session.get(one, 0)) > version
+                for one, version in credential.rests_on
+            )
         ):  # the news came between the check and the first byte
             _cut(call)
 
     def close(self, call: Call) -> None:
         """Forget the call; safe to repeat."""
         credential = call.credential
-        for table, key in ((self._by_account, credential.account_id), (self._by_session, credential.session_id)):
+        kept = [(self._by_account, credential.account_id), (self._by_session, credential.session_id)]
+        for table, key in kept + [(self._by_rest, one) for one, _ in credential.rests_on]:
             found = table.get(key)
             if found is not None:
                 found.discard(call)
@@ -70,6 +79,9 @@ class Streams:
         for call in list((self._by_account if of_whom else self._by_session).get(subject, ())):
             credential = call.credential
             if (credential.account_version if of_whom else credential.session_version) < version:
+                _cut(call)
+        for call in list(self._by_rest.get(subject, ())):
+            if any(one == subject and carried < version for one, carried in call.credential.rests_on):
                 _cut(call)
 
     def end_keys(self, kids: Collection[str]) -> None:

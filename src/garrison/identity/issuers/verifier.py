@@ -40,6 +40,7 @@ class ForeignEntry:
 
     session_id = ""
     session_version = 1 << 60
+    rests_on: tuple[tuple[str, int], ...] = ()
 
     def __init__(
         self,

@@ -608,6 +608,29 @@ def test_another_site_cannot_post_and_nobody_can_frame(flow: Flow) -> None:
     assert (forged.status_code, forged.json()["code"]) == (403, "cross_site")
 
 
+@pytest.mark.parametrize("path", ["/oauth/authorize", "/oauth/device/verify"])
+def test_an_origin_that_is_allowed_decides_nothing_for_a_person(tmp_path: Path, path: str) -> None:
+    """It may ask the API with cookies and read what comes, our pages included; an XSS there is no consent here."""
+    spa = "https://spa.example.com"
+    with Api(tmp_path, allowed_origins=(spa,)) as api:
+        api.client.post("/auth/sign-up", json={"email": EMAIL, "password": PASSWORD})
+        flow = Flow(api, make(api))
+        page = flow.browser.get(flow.sign_in().headers["location"])
+        assert flow.browser.get("/auth/session", headers={"origin": spa}).status_code == 200
+        fields = {"request": re.findall(r'name="request" value="([^"]*)"', page.text)[0], "step": "decide"}
+        for headers in (
+            {"origin": spa},
+            {"origin": spa, "sec-fetch-site": "same-site"},
+            {"sec-fetch-site": "same-site"},
+        ):
+            forged = flow.browser.post(path, data={**fields, "decision": "allow"}, headers=headers)
+            assert (forged.status_code, forged.json()["code"]) == (403, "cross_site"), headers
+            signed_in = {"email": EMAIL, "password": PASSWORD, "step": "sign-in", "request": fields["request"]}
+            assert flow.browser.post(path, data=signed_in, headers=headers).status_code == 403, "nor signs anybody in"
+        ours = {"origin": "null", "sec-fetch-site": "same-origin"}
+        assert flow.browser.post(path, data=fields, headers=ours).status_code != 403, "as browsers send a page of ours"
+
+
 def test_a_wrong_password_is_told_on_the_page_and_counted(flow: Flow) -> None:
     for _ in range(5):
         answer = flow.sign_in(password="wrong")

@@ -16,12 +16,14 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _SAME = frozenset({b"same-origin", b"none"})
 
 
-def csrf_check(settings: GuardSettings, *, always: bool) -> Check:
-    """Return the check of an unsafe route; `always` where an answer may set a cookie, and for web sockets."""
+def csrf_check(settings: GuardSettings, *, always: bool, own_alone: bool = False) -> Check:
+    """Return the check of an unsafe route; `always` where an answer may set a cookie, and for web sockets.
+
+    `own_alone` where a page of ours posts to: an allowed origin calls the API, and decides nothing for a person.
+    """
+    allowed = () if own_alone else settings.allowed_origins
     scheme, _, rest = settings.issuer.partition("://")
-    own = frozenset(
-        origin.encode() for origin in (*settings.allowed_origins, f"{scheme}://{rest.partition('/')[0]}".lower())
-    )
+    own = frozenset(origin.encode() for origin in (*allowed, f"{scheme}://{rest.partition('/')[0]}".lower()))
 
     def check_site(call: Call) -> Answer | None:
         headers = call.headers

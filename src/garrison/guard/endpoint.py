@@ -42,6 +42,8 @@ class Endpoint:
     """Sign-in, sign-up, refresh, sign-out: a dead cookie is anonymous here, a dead explicit credential still 401."""
     sets_cookie: bool = False
     """True where an answer may set a cookie: then the cross-site check runs even without one (login CSRF)."""
+    is_page: bool = False
+    """True where a page of ours posts to: then no other origin may, allowed ones included."""
     limit: Limit | None = None
     """Most calls per address, counted for this endpoint alone."""
     status: int = 200

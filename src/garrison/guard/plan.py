@@ -107,7 +107,7 @@ class Planner:
         if not endpoint.authenticates:
             checks.append(self._lenient if rule.public or endpoint.entry else self._strict)
         if endpoint.method not in SAFE_METHODS and rule.csrf:
-            checks.append(csrf_check(self._settings, always=endpoint.sets_cookie))
+            checks.append(csrf_check(self._settings, always=endpoint.sets_cookie, own_alone=endpoint.is_page))
         checks.extend(self._endpoint_limit(endpoint))
         checks.extend(self._route_limit(rule))
         checks.extend(authorize_checks(rule, self._settings, self._owner_failed))

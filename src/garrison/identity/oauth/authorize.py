@@ -94,6 +94,7 @@ class AuthorizeEndpoint:
                 "What the person said",
                 entry=True,
                 sets_cookie=True,
+                is_page=True,
                 is_raw=True,
                 in_openapi=False,
             ),

@@ -110,6 +110,7 @@ class DeviceEndpoints:
                 "What the person typed and said",
                 entry=True,
                 sets_cookie=True,
+                is_page=True,
                 is_raw=True,
                 in_openapi=False,
             ),

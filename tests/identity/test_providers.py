@@ -272,6 +272,11 @@ async def test_an_address_may_come_from_userinfo(process: Process, acme: Acme) -
         ({"sub": SUBJECT, "email": EMAIL, "email_verified": True}, 401, "provider_refused"),
         ({"sub": SUBJECT, "email": EMAIL, "email_verified": True}, 302, "provider_refused"),
         ({"sub": SUBJECT, "email": EMAIL, "email_verified": True}, 500, "issuer_unavailable"),
+        (
+            f'{{"sub":"{SUBJECT}","email":"{EMAIL}","email_verified":false,"email_verified":true}}'.encode(),
+            200,
+            "issuer_unavailable",
+        ),
         ([], 200, "issuer_unavailable"),
         (b"eyJhbGciOi", 200, "issuer_unavailable"),
         (b"[" * 100_000, 200, "issuer_unavailable"),

@@ -56,15 +56,23 @@ async def get_with_token(url: str, token: str) -> tuple[int, bytes]:
 
 
 def read_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object of a body, in a few milliseconds at most. Raises ValueError."""
+    """Return the JSON object of a body, in a few milliseconds at most. Raises ValueError, also for a member twice."""
     if body.count(b"{") + body.count(b"[") + body.count(b",") > MAX_PARTS:
         raise ValueError("more than a key set holds")
     try:
-        found = json.loads(body.decode(), parse_int=_bounded_int)
+        found = json.loads(body.decode(), parse_int=_bounded_int, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two readers would pick different ones."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member comes twice")
     return found
 
 

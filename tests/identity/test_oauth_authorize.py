@@ -7,6 +7,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,16 @@ def test_a_code_is_spent_once_and_a_replay_ends_what_it_gave(flow: Flow) -> None
     assert (replayed.status_code, replayed.json()) == (400, {"error": "invalid_grant"})
     assert flow.api.get("/tasks", body["access_token"]) == 401
     assert refresh(flow, body["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+def test_of_many_requests_with_one_code_one_wins_at_most(flow: Flow) -> None:
+    code = flow.consent()["code"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: flow.exchange(code), range(8)))
+    won = [answer.json() for answer in answers if answer.status_code == 200]
+    lost = [answer.json() for answer in answers if answer.status_code != 200]
+    assert lost == [{"error": "invalid_grant"}] * 7
+    assert [flow.api.get("/tasks", body["access_token"]) for body in won] == [401], "the others were replays"
 
 
 def test_a_code_needs_its_client_its_address_and_its_verifier(flow: Flow) -> None:

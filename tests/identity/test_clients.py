@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.identity.test_oauth_assertions import Signing, jwks
+from tests.identity.test_oauth_authorize import end_elsewhere
 from tests.identity.test_oauth_token import AUDIENCE, Api
 
 ADMIN, MEMBER, PASSWORD = "ada@example.com", "bob@example.com", "a long walk to the sea"
@@ -81,6 +82,19 @@ def test_nobody_else_and_no_old_proof(api: Api, admin: TestClient) -> None:
     late = statuses(admin, client_id)
     assert late == [200, 401, 401, 401, 401], "RFC 9470: prove again"
     assert api.get("/tasks", api.token()) == 200
+
+
+def test_a_session_that_was_ended_a_moment_ago_at_another_process_leaves_nothing_behind(
+    api: Api, admin: TestClient
+) -> None:
+    key = admin.post("/auth/keys", json={"name": "ci", "scopes": ["tasks:read"]}).json()
+    end_elsewhere(api, admin.get("/auth/session").json()["session"]["id"])
+    assert admin.get("/auth/session").status_code == 200, "this process has not heard of it"
+    assert statuses(admin, api.made.client.id) == [200, 401, 401, 401, 401]
+    made = admin.post("/auth/keys", json={"name": "more", "scopes": ["tasks:read"]})
+    assert (made.status_code, made.json()["code"]) == (401, "invalid_token")
+    assert admin.post(f"/auth/keys/{key['id']}/rotate").status_code == 401
+    assert api.get("/tasks", api.token()) == 200, "nothing was changed"
 
 
 def test_a_client_that_signs(api: Api, admin: TestClient) -> None:

@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from garrison.core.clock import Clock
+from garrison.core.errors import Denied
 from garrison.core.events import Event
+from garrison.guard.authorize import CHALLENGE_INVALID
 from garrison.guard.revocation import RevocationView
+from garrison.identity.sessions.queries import is_alive
 from garrison.store import audit, log
 from garrison.store.database import Database
 
@@ -25,12 +28,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a change came from, for its event row: who asked, from which network, by which request."""
+    """Where a change came from, for its event row: who asked, from which network, by which request.
+
+    With `session_id` the change is made only if that session of the actor's is alive in its own transaction: another
+    process may have ended it, and this one not heard of it yet.
+    """
 
     actor: str = ""
     network: str = ""
     route: str = ""
     request_id: str = ""
+    session_id: str = ""
 
 
 @dataclass(slots=True)
@@ -75,12 +83,15 @@ class Changes:
     async def make(self, work: Callable[[Change], T], origin: Origin = Origin()) -> T:
         """Run `work` in one transaction and return its result once it is durable and applied to the view.
 
-        Raises what `work` raises, with nothing written, and StoreError.
+        Raises what `work` raises, with nothing written, Denied(`invalid_token`) where the session of `origin` has
+        ended, and StoreError.
         """
         now = self._clock.now()
         made: list[Change] = []
 
         def transaction(connection: Connection) -> T:
+            if origin.session_id and not is_alive(connection, origin.session_id, origin.actor):
+                raise Denied("invalid_token", headers=(CHALLENGE_INVALID,))
             made[:] = [Change(connection, now, origin)]
             return work(made[0])
 

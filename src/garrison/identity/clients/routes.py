@@ -10,7 +10,7 @@ from garrison.guard.endpoint import Endpoint
 from garrison.identity.clients.model import SHORT_NAMES, Client, Status
 from garrison.identity.clients.service import ClientService
 from garrison.identity.fields import Body
-from garrison.identity.origins import origin_of
+from garrison.identity.origins import origin_in_session
 from garrison.identity.timestamps import rfc3339
 from garrison.policy.rules import allow
 from garrison.wire.answer import Answer, empty_answer, json_answer
@@ -90,7 +90,7 @@ def client_endpoints(clients: ClientService) -> tuple[Endpoint, ...]:
                 is_public=body.is_public,
                 requires_dpop=body.requires_dpop,
                 jwks="" if body.jwks is None else json.dumps(body.jwks),
-                origin=origin_of(call),
+                origin=origin_in_session(call),
             )
         except ValueError as error:
             raise Denied("validation", str(error)) from None
@@ -100,7 +100,7 @@ def client_endpoints(clients: ClientService) -> tuple[Endpoint, ...]:
         return json_answer(200, {"items": [client_document(client) for client in await clients.list()]})
 
     async def change(call: Call, body: ClientChange) -> Answer:
-        which, origin = call.params["id"], origin_of(call)
+        which, origin = call.params["id"], origin_in_session(call)
         try:
             if body.jwks is not None:
                 await clients.set_keys(which, json.dumps(body.jwks), origin=origin)
@@ -117,14 +117,14 @@ def client_endpoints(clients: ClientService) -> tuple[Endpoint, ...]:
 
     async def rotate(call: Call, _body: None) -> Answer:
         try:
-            secret = await clients.rotate(call.params["id"], origin=origin_of(call))
+            secret = await clients.rotate(call.params["id"], origin=origin_in_session(call))
         except GarrisonError as error:
             raise _denied(error) from None
         return json_answer(200, {"client_secret": secret})
 
     async def delete(call: Call, _body: None) -> Answer:
         try:
-            await clients.delete(call.params["id"], origin=origin_of(call))
+            await clients.delete(call.params["id"], origin=origin_in_session(call))
         except GarrisonError as error:
             raise _denied(error) from None
         return empty_answer()

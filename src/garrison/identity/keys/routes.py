@@ -9,7 +9,7 @@ from garrison.guard.endpoint import Endpoint
 from garrison.identity.fields import Body
 from garrison.identity.keys.model import Key
 from garrison.identity.keys.service import KeyService
-from garrison.identity.origins import origin_of
+from garrison.identity.origins import origin_in_session, origin_of
 from garrison.identity.timestamps import rfc3339
 from garrison.policy.rules import allow
 from garrison.wire.answer import Answer, empty_answer, json_answer
@@ -73,7 +73,7 @@ def key_endpoints(keys: KeyService) -> tuple[Endpoint, ...]:
                 networks=body.networks,
                 rate=body.limit or "",
                 expires_in_s=body.expires_in,
-                origin=origin_of(call),
+                origin=origin_in_session(call),
             )
         except ValueError as error:
             raise Denied("validation", str(error)) from None
@@ -92,7 +92,8 @@ def key_endpoints(keys: KeyService) -> tuple[Endpoint, ...]:
         return empty_answer()
 
     async def rotate(call: Call, _body: None) -> Answer:
-        secret = await keys.rotate(call.params["id"], account_id=call.principal.id, origin=origin_of(call))
+        origin = origin_in_session(call)
+        secret = await keys.rotate(call.params["id"], account_id=call.principal.id, origin=origin)
         if secret is None:
             raise Denied("not_found")
         return json_answer(200, {"key": secret})

@@ -103,6 +103,12 @@ def test_what_is_not_one_plain_mailbox_is_refused_without_repeating_it(typed: st
     assert find_key(typed) is None
 
 
+def test_an_address_without_an_at_sign_is_told_that() -> None:
+    for typed in ("eveexample.com", ""):
+        with pytest.raises(ValueError, match="has an @"):
+            parse_email(typed)
+
+
 @given(ADDRESSES)
 def test_the_normal_form_is_its_own_normal_form_and_ignores_case(typed: str) -> None:
     key = parse_email(typed).key

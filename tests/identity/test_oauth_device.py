@@ -112,6 +112,8 @@ def test_from_the_code_to_an_api_call_and_a_refresh(device: Device) -> None:
     assert arrived.headers["location"] == f"/oauth/device?user_code={begun['user_code']}"
     page = device.browser.get(arrived.headers["location"])
     assert f'value="{begun["user_code"]}"' in page.text
+    assert "Is this the code that your device shows?" in page.text
+    assert "Which code does your device show?" in device.browser.get("/oauth/device").text
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     page = device.look(begun["user_code"].replace("-", " ").lower())
     assert "television" in page.text

@@ -86,6 +86,7 @@ async def test_a_rotation_waits_until_everybody_knows_the_key(
         old = process.keyring.signing.kid
         following = next(key.kid for key in await process.signing.list() if key.state == "next")
         signs_from = await process.signing.rotate()
+        assert signs_from in [key.signs_from for key in await process.signing.list()]
         assert signs_from == clock.now() + 302, "the JWKS' max-age, after the bound within which all show it"
         assert await process.signing.rotate() == signs_from, "asked twice, it comes once"
         clock.advance(301)
@@ -109,6 +110,7 @@ async def test_a_rotation_waits_until_everybody_knows_the_key(
 async def test_a_key_is_followed_by_age(process: Process, clock: ManualClock) -> None:
     await process.signing.keep()
     first = process.keyring.signing.kid
+    assert clock.now() + 90 * DAY_S in [key.signs_from for key in await process.signing.list()]
     clock.advance(90 * DAY_S - 1)
     await process.signing.keep()
     assert process.keyring.signing.kid == first

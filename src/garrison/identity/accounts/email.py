@@ -42,7 +42,9 @@ def parse_email(text: str) -> Email:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise ValueError(f"an address has at most {MAX_BYTES} bytes")
     local, at, domain = text.rpartition("@")
-    if not at or len(local) > MAX_LOCAL or _LOCAL.fullmatch(local) is None:
+    if not at:
+        raise ValueError("an address has an @, for example ada@example.com")
+    if len(local) > MAX_LOCAL or _LOCAL.fullmatch(local) is None:
         raise ValueError("the part before @ is 1 to 64 plain characters, dots only between them")
     return Email(text, f"{local.lower()}@{_domain_key(domain)}")
 

@@ -43,7 +43,7 @@ _REFUSED = """<p><strong>{name}</strong> asked for something that it cannot have
 <p>It is not registered here. Go back to it only if you come from there:
 <a href="{location}" rel="noreferrer">{where}</a></p>
 """
-_DEVICE = """<p>Is this the code that your device shows?</p>{told}
+_DEVICE = """<p>{asks}</p>{told}
 <form method="post" action="{action}"><input type="hidden" name="step" value="code">
 <label for="user_code">Code</label>
 <input id="user_code" name="user_code" value="{user_code}" autocomplete="off" autocapitalize="characters" required
@@ -59,7 +59,8 @@ def sign_in_page(*, asks: str, request: str, action: str, redirect_uri: str = ""
 
 def device_page(*, user_code: str, action: str, told: str = "", status: int = 200) -> Answer:
     """Return the page that asks for the code which a device shows."""
-    body = _DEVICE.format(user_code=escape(user_code), action=escape(action), told=_told(told))
+    asks = "Is this the code that your device shows?" if user_code else "Which code does your device show?"
+    body = _DEVICE.format(asks=asks, user_code=escape(user_code), action=escape(action), told=_told(told))
     return _page("Your device", body, "", status)
 
 

@@ -12,6 +12,7 @@ next one signs from this moment on, seen or not.
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -105,8 +106,13 @@ class SigningService:
             await self._advance()
 
     async def list(self) -> Sequence[SigningKey]:
-        """Return all keys, oldest first. Raises StoreError."""
-        return await self._database.read(list_keys)
+        """Return all keys, oldest first; the next one with when it will sign, planned or by age. Raises StoreError."""
+        found = await self._database.read(list_keys)
+        active = next((key for key in found if key.state == "active"), None)
+        return [
+            replace(key, signs_from=_begins_at(active, key, self._settings)) if active and key.state == "next" else key
+            for key in found
+        ]
 
     async def rotate(self, *, origin: Origin = Origin()) -> float:
         """Let the next key sign as soon as verifiers can know it; return from when, Unix seconds.
@@ -176,7 +182,7 @@ class SigningService:
                 self._insert(change, made[1], "next")
                 if active is not None and active.algorithm != settings.signing_algorithm:
                     plan_key(connection, made[1][0], now + settings.shown_before_s)
-            elif active is not None and _is_due(active, following, now, settings):
+            elif active is not None and _begins_at(active, following, settings) <= now:
                 ends_at = now + settings.longest_token_s
                 version = set_state(connection, active.kid, "retired", now=now, ends_at=ends_at)
                 change.record("signing_key.retired", active.kid, ends_at=ends_at)
@@ -215,11 +221,14 @@ class SigningService:
         return thumbprint(key), key
 
 
-def _is_due(active: SigningKey, following: SigningKey, now: float, settings: IdentitySettings) -> bool:
-    if following.signs_from is not None and following.signs_from <= now:
-        return True
-    is_old = now >= (active.signs_from or 0.0) + settings.key_lifetime_s
-    return is_old and now >= following.shown_at + settings.shown_before_s
+def _begins_at(active: SigningKey, following: SigningKey, settings: IdentitySettings) -> float:
+    """Return when the following key signs: as planned, or when the active one is old and verifiers know this one."""
+    known_at, old_at = (
+        following.shown_at + settings.shown_before_s,
+        (active.signs_from or 0.0) + settings.key_lifetime_s,
+    )
+    by_age = max(known_at, old_at)
+    return by_age if following.signs_from is None else min(following.signs_from, by_age)
 
 
 def _one(connection: Connection, state: State) -> SigningKey:

@@ -17,6 +17,18 @@ PRODUCTION = {
 }
 BARE = "from fastapi import FastAPI\napp = FastAPI()\n"
 DECIDED = BARE + "from garrison import public\n\n@app.get('/open')\n@public\nasync def open_(): return 1\n"
+CLASSES = """
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.routing import Route
+from garrison import public
+
+class Ping(HTTPEndpoint):
+    @public
+    async def get(self, request): ...
+
+app = Starlette(routes=[Route("/ping", Ping)])
+"""
 UNDECIDED = DECIDED + "\n@app.delete('/forgotten/{id}')\nasync def forgotten(id: int): return 1\n"
 
 
@@ -35,6 +47,7 @@ def run(directory: Path, *arguments: str, stdin: str = "", **environment: str) -
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
+    (tmp_path / "bare.py").write_text(BARE)
     (tmp_path / "decided.py").write_text(DECIDED)
     (tmp_path / "undecided.py").write_text(UNDECIDED)
     (tmp_path / "protected.py").write_text(DECIDED + "\nfrom garrison import Garrison\nGarrison().protect(app)\n")
@@ -44,20 +57,30 @@ def directory(tmp_path: Path) -> Path:
 COMMANDS = [
     ("serve",), ("routes",), ("check",), ("migrate",), ("account", "create"), ("account", "set-role"),
     ("account", "disable"), ("account", "enable"), ("account", "list"), ("client", "create"), ("client", "list"),
-    ("client", "rotate"), ("client", "delete"), ("key", "create"), ("key", "list"), ("key", "revoke"),
-    ("keys", "list"), ("keys", "rotate"), ("keys", "revoke"),
+    ("client", "rotate"), ("client", "delete"), ("key", "create"), ("key", "list"), ("key", "rotate"),
+    ("key", "revoke"), ("keys", "list"), ("keys", "rotate"), ("keys", "revoke"),
     ("issuer", "refuse"), ("issuer", "sign-out"), ("issuer", "allow"), ("issuer", "list"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_shows_an_example(directory: Path, command: tuple[str, ...]) -> None:
-    done = run(directory, *command, "--help")
+def test_every_command_shows_examples_that_can_be_copied(directory: Path, command: tuple[str, ...]) -> None:
+    done = run(directory, *command, "--help", COLUMNS="80")
     assert done.returncode == 0
-    assert "Examples" in done.stdout
-    assert f"garrison {' '.join(command)}" in done.stdout
+    lines = examples(done.stdout)
+    assert all(len(line) < 80 for line in lines)
+    assert lines == examples(run(directory, *command, "--help", COLUMNS="40").stdout), "whatever the width"
+    shown = "\n".join(lines)
+    assert subprocess.run(["sh", "-n"], input=shown, text=True, check=False).returncode == 0, shown
+    commands = [line.strip() for line in shown.replace("\\\n", " ").split("\n")]
+    assert all(f"garrison {' '.join(command)}" in one for one in commands), commands
     if command != ("serve",):
         assert "--json" in done.stdout
+
+
+def examples(shown: str) -> list[str]:
+    """Return the lines of a command's help that stand below `Examples:`."""
+    return shown.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
 
 
 def test_version_and_help_need_no_settings(directory: Path) -> None:
@@ -69,21 +92,47 @@ def test_check_names_undecided_routes_and_writes_nothing(directory: Path) -> Non
     before = sorted(directory.iterdir())
     done = run(directory, "check", "undecided:app", "--json", PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 1
-    assert json.loads(done.stdout)["undecided"] == [{"method": "DELETE", "path": "/forgotten/{id}"}]
+    [undecided] = json.loads(done.stdout)["undecided"]
+    assert undecided == {"method": "DELETE", "path": "/forgotten/{id}", "place": "undecided.py:9"}
     text = run(directory, "check", "undecided:app", PYTHONDONTWRITEBYTECODE="1")
     assert text.returncode == 1
-    assert "DELETE /forgotten/{id}: nothing decides it (undecided.py:9)" in text.stderr
-    assert text.stdout == ""
+    assert "DELETE /forgotten/{id}: nothing decides it (undecided.py:9)" in text.stdout
+    routes = json.loads(run(directory, "routes", "undecided:app", "--json", PYTHONDONTWRITEBYTECODE="1").stdout)[
+        "routes"
+    ]
+    own = [one for one in routes if one["source"] == "Garrison"]
+    counted = f"{len(routes) - len(own)} routes of the app, mend the above; {len(own)} more are Garrison's own: "
+    assert counted + "garrison routes undecided:app" in text.stdout
     assert sorted(directory.iterdir()) == before
 
 
-@pytest.mark.parametrize("target", ["decided:app", "protected:app"])
+@pytest.mark.parametrize("target", ["bare:app", "protected:app"])
 def test_check_takes_bare_and_protected_apps(directory: Path, target: str) -> None:
     done = run(directory, "check", target, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["undecided"], found["refusals"]) == ([], [])
-    assert run(directory, "check", target, GARRISON_ENV="production").returncode == 0, "check needs no secrets"
+    assert (found["undecided"], found["refusals"], found["unprotected"]) == ([], [], [])
+    assert found["protected"] is (target == "protected:app")
+    assert [text for text in found["warnings"] if "OPEN" in text] == ([] if found["protected"] else found["warnings"])
+    text = run(directory, "check", target, GARRISON_ENV="production")
+    assert text.returncode == 0, "check needs no secrets"
+    assert ("is OPEN" in text.stdout) is not found["protected"]
+
+
+def test_an_app_that_is_marked_and_not_protected_is_a_finding(directory: Path) -> None:
+    done = run(directory, "check", "decided:app", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert (found["protected"], found["warnings"]) == (False, [])
+    [text] = found["unprotected"]
+    assert "does not call Garrison().protect(app)" in text
+    assert "is OPEN" in text
+    shown = run(directory, "check", "decided:app")
+    assert (shown.returncode, f"open: {text}" in shown.stdout) == (1, True)
+    (directory / "classes.py").write_text(CLASSES)
+    assert run(directory, "check", "classes:app").returncode == 1
+    routes = run(directory, "routes", "decided:app")
+    assert (routes.returncode, "is OPEN" in routes.stderr) == (0, True)
 
 
 def test_routes_say_where_each_decision_comes_from(directory: Path) -> None:
@@ -192,8 +241,10 @@ def test_accounts_by_command(directory: Path) -> None:
     assert "8 to 256" in short.stderr
     assert run(directory, "account", "set-role", "nobody@example.com", "admin").returncode == 1
     assert run(directory, "account", "set-role", "ada@example.com", "two words").returncode == 2
-    changed = json.loads(run(directory, "account", "set-role", account["id"], "editor", "--json").stdout)
-    assert changed["roles"] == ["editor", "member"]
+    assert run(directory, "account", "set-role", account["id"], "reader").stdout.endswith("member reader  active\n")
+    set_role = run(directory, "account", "set-role", account["id"], "editor", "--json")
+    assert json.loads(set_role.stdout)["roles"] == ["editor", "member"]
+    assert "names from the app's policy" in set_role.stderr
     assert json.loads(run(directory, "account", "disable", account["id"], "--json").stdout)["status"] == "disabled"
     assert json.loads(run(directory, "account", "enable", account["id"], "--json").stdout)["status"] == "active"
     listed = json.loads(run(directory, "account", "list", "--json").stdout)["items"]

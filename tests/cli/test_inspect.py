@@ -19,6 +19,7 @@ app = FastAPI()
 async def open_(): return 1
 """
 TWICE = OPEN + "\n@app.get('/twice')\n@public\n@public\nasync def twice(): return 1\n"
+PROTECTED = "Garrison().protect(app)\n"
 OWN_SETTINGS = (
     OPEN
     + """
@@ -38,7 +39,7 @@ def paths(directory: Path, target: str, **environment: str) -> set[str]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    (tmp_path / "open.py").write_text(OPEN)
+    (tmp_path / "open.py").write_text(OPEN + PROTECTED)
     return tmp_path
 
 
@@ -63,7 +64,8 @@ def test_an_app_that_decides_twice_is_a_finding_in_the_document(directory: Path)
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert found["refusals"] == ["twice.py:12: twice is decided twice: one decorator is enough"]
-    assert set(found) == {"undecided", "refusals", "unreachable", "settings", "warnings", "routes"}
+    names = {"protected", "undecided", "refusals", "unprotected", "unreachable", "settings", "warnings", "routes"}
+    assert set(found) == names
 
 
 @pytest.mark.parametrize("command", ["serve", "check", "routes"])
@@ -147,7 +149,8 @@ def test_which_environment_it_is_is_read_where_the_server_reads_it(directory: Pa
     assert "/docs" not in paths(directory, "own:app", GARRISON_ENV="development"), "settings made in code win"
     for command in ("check", "routes"):
         wrong = run(directory, command, "open:app", GARRISON_ENV="canary")
-        assert (wrong.returncode, "GARRISON_ENV: " in wrong.stderr, "canary" in wrong.stderr) == (1, True, False)
+        said = wrong.stdout + wrong.stderr
+        assert (wrong.returncode, "GARRISON_ENV: " in said, "canary" in said) == (1, True, False)
 
 
 def test_settings_that_are_wrong_are_findings_all_at_once_by_name(directory: Path) -> None:
@@ -159,7 +162,7 @@ def test_settings_that_are_wrong_are_findings_all_at_once_by_name(directory: Pat
     named = [one["name"] for one in json.loads(done.stdout)["settings"]]
     assert sorted(named) == sorted(["GARRISON_LIMIT_API", "GARRISON_ISSUR", *mistakes])
     text = run(directory, "check", "open:app", **mistakes)
-    assert all(f"setting: {name}: " in text.stderr for name in named)
+    assert all(f"setting: {name}: " in text.stdout for name in named)
     assert "canary" not in done.stdout + done.stderr + text.stderr
     assert sorted(directory.rglob("*")) == before
 
@@ -223,7 +226,7 @@ def test_a_route_that_nobody_can_ever_call_is_a_finding_and_an_unknown_role_a_no
     assert note.startswith("role editr (GET /reports, table line 3: GET /reports)")
     assert note.endswith("did you mean editor?")
     text = run(directory, "check", "roles:app")
-    assert "closed: GET /audit" in text.stderr
+    assert "closed: GET /audit" in text.stdout
 
 
 def test_routes_list_our_own_too_and_check_counts_the_apps(directory: Path) -> None:

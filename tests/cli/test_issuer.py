@@ -94,7 +94,7 @@ def test_a_subject_is_signed_out(beside: Beside) -> None:
     before = issuer.token(issuer.keys[0], time.time(), sub="auth0|9")
     assert beside.status(before) == 200
     done = run(beside.server.directory, "issuer", "sign-out", issuer.url, "auth0|9")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "auth0|9 is signed out\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "auth0|9 is signed out\n", "")
     beside.settles_at(before, 401)
     shown = run(beside.server.directory, "issuer", "list")
     assert (shown.returncode, shown.stdout.count("auth0|9")) == (0, 1)
@@ -103,8 +103,8 @@ def test_a_subject_is_signed_out(beside: Beside) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("refuse", "https://else.example.com/", "x"), "no such issuer is configured"),
-        (("sign-out", "https://else.example.com/", "x"), "no such issuer is configured"),
+        (("refuse", "https://else.example.com/", "x"), "no such issuer is configured in GARRISON_FOREIGN_ISSUERS"),
+        (("sign-out", "https://else.example.com/", "x"), "no such issuer is configured in GARRISON_FOREIGN_ISSUERS"),
         (("allow", "https://else.example.com/", "x"), "no such refused subject"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -72,6 +72,24 @@ def test_a_client_from_its_making_to_its_end(server: Server) -> None:
     assert (wrong.returncode, "grants are" in wrong.stderr) == (2, True)
 
 
+def test_a_client_without_an_audience_gets_the_apps_own_and_what_it_is_given_is_on_stdout(server: Server) -> None:
+    port = str(server.port)
+    made = run(server.directory, "client", "create", "--name", "usual", "--scope", "tasks:read", PORT=port)
+    assert made.returncode == 0, made.stderr
+    given = dict(line.split() for line in made.stdout.splitlines())
+    assert list(given) == ["client_id", "client_secret"]
+    assert f"Its tokens are for {server.url}," in made.stderr
+    assert "shown this once" in made.stderr
+    assert status(server, token(server, given)) == 200
+    rotated = run(server.directory, "client", "rotate", given["client_id"])
+    assert rotated.stdout.startswith("client_secret  grc_")
+    assert "the one before is good for a day" in rotated.stderr
+    other = ("client", "create", "--name", "other", "--audience", "https://api.example.com", "--json")
+    assert f"takes those for {server.url}" in run(server.directory, *other, PORT=port).stderr
+    shown = run(server.directory, "client", "create", "--help").stdout
+    assert all(grant in shown for grant in ("authorization_code", "device_code", "token_exchange", "Without: client"))
+
+
 def test_a_client_that_signs_has_no_secret(server: Server) -> None:
     (server.directory / "keys.json").write_text(jwks("ES256"))
     made = document(
@@ -85,7 +103,7 @@ def test_a_client_that_signs_has_no_secret(server: Server) -> None:
     listed = document(server, "client", "list")["items"]
     assert [one["jwks"]["keys"][0]["kid"] for one in listed if one["jwks"]] == ["RS256"]
     without = run(server.directory, "client", "rotate", made["client_id"])
-    assert (without.returncode, "no secret" in without.stderr) == (1, True)
+    assert (without.returncode, "signs and has no secret; give it other keys (jwks)" in without.stderr) == (1, True)
     (server.directory / "keys.json").write_text("{}")
     for path, says in (("keys.json", "a key set is"), ("nowhere.json", "cannot be read")):
         wrong = run(server.directory, "client", "create", "--name", "x", "--jwks", path)
@@ -100,9 +118,15 @@ def test_a_key_from_its_making_to_its_end(server: Server) -> None:
     headers = {"x-api-key": made["key"]}
     assert status(server, headers) == 200
     assert made["networks"] == ["127.0.0.0/8"]
-    assert [one["id"] for one in document(server, "key", "list", "--account", EMAIL)["items"]] == [made["id"]]
+    [listed] = document(server, "key", "list", "--account", EMAIL)["items"]
+    assert (listed["id"], listed["expires_at"], listed["limit"]) == (made["id"], made["expires_at"], "1000/minute")
+    rotated = document(server, "key", "rotate", made["id"])
+    assert status(server, {"x-api-key": rotated["key"]}) == 200
+    assert status(server, headers) == 200, "the one before is good for a day"
     document(server, "key", "revoke", made["id"])
     within_the_bound(server, headers, 401)
+    within_the_bound(server, {"x-api-key": rotated["key"]}, 401)
+    assert run(server.directory, "key", "rotate", made["id"]).returncode == 2
     assert run(server.directory, "key", "revoke", made["id"]).returncode == 2
     elsewhere = document(
         server,
@@ -124,13 +148,36 @@ def test_a_key_from_its_making_to_its_end(server: Server) -> None:
     assert (nobody.returncode, "no such account" in nobody.stderr) == (1, True)
 
 
+def test_how_long_a_key_is_good_has_a_unit_and_is_shown(server: Server) -> None:
+    create = ("key", "create", "--account", EMAIL, "--name", "long")
+    for without_unit in ("90", "90.5", ""):
+        refused = run(server.directory, *create, "--expires", without_unit)
+        assert (refused.returncode, refused.stdout, "write 90d" in refused.stderr) == (2, "", True), without_unit
+    made = run(server.directory, *create, "--expires", "90d", "--limit", "7/minute")
+    given = dict(line.split() for line in made.stdout.splitlines())
+    assert list(given) == ["id", "key", "expires", "limit"]
+    assert given["expires"].startswith(time.strftime("%Y-%m-%d", time.gmtime(time.time() + 90 * 86_400)))
+    assert "expires  never" in run(server.directory, *create).stdout
+    assert status(server, {"x-api-key": given["key"]}) == 403, "no scopes"
+    row = next(line for line in run(server.directory, "key", "list").stdout.splitlines() if given["id"] in line)
+    assert row.split()[-3:-1] == ["7/minute", given["expires"]]
+
+
 def test_signing_keys_are_listed_rotated_and_revoked(server: Server) -> None:
     made = document(server, "client", "create", "--name", "x", "--audience", server.url, "--scope", "tasks:read")
     headers = token(server, made)
     assert status(server, headers) == 200
     keys = document(server, "keys", "list")["items"]
     assert sorted(key["state"] for key in keys) == ["active", "next"]
-    assert document(server, "keys", "rotate")["signs_from"] > keys[0]["shown_at"]
+    following = next(key["signs_from"] for key in keys if key["state"] == "next")
+    assert following > time.strftime("%Y-%m-%d", time.gmtime(time.time() + 80 * 86_400)), "by age"
+    rotated = document(server, "keys", "rotate")
+    assert keys[0]["shown_at"] < rotated["signs_from"] < following
+    assert rotated["signs_from"] in run(server.directory, "keys", "list").stdout
+    create = run(server.directory, "keys", "create", "--account", EMAIL, "--name", "x")
+    assert (create.returncode, "`garrison key create`" in create.stderr) == (2, True)
+    dashed = run(server.directory, "keys", "revoke", "-Vabc")
+    assert (dashed.returncode, "there is no such key" in dashed.stderr) == (2, True), dashed.stderr
     active = next(key["kid"] for key in keys if key["state"] == "active")
     assert document(server, "keys", "revoke", active)["state"] == "revoked"
     within_the_bound(server, headers, 401)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from garrison.cli.identity import with_identity
-from garrison.cli.output import emit, say, table
+from garrison.cli.output import emit, say, show, table
 
 if TYPE_CHECKING:
     from garrison.identity.accounts.model import Account
@@ -29,11 +29,11 @@ def create(
 ) -> None:
     """Make an account; the password is asked for, or read from stdin, never an argument.
 
+    \b
     Examples:
-
       garrison account create ada@example.com --role admin
-
-      printf '%s' "$PASSWORD" | garrison account create ada@example.com --password-stdin
+      printf '%s' "$PASSWORD" | \\
+        garrison account create ada@example.com --password-stdin
     """
     password = (
         sys.stdin.readline().rstrip("\r\n")
@@ -49,19 +49,20 @@ def set_role(
 ) -> None:
     """Give an account this role in place of every other but `member`.
 
+    \b
     Examples:
-
       garrison account set-role ada@example.com admin
     """
     _show(_with(lambda accounts: accounts.set_role(who, role)), json)
+    say("Roles are names from the app's policy.")
 
 
 @app.command("disable")
 def disable(who: Who, json: Json = False) -> None:
     """End every session of an account and let it sign in no more.
 
+    \b
     Examples:
-
       garrison account disable ada@example.com
     """
     _show(_with(lambda accounts: accounts.disable(who)), json)
@@ -71,8 +72,8 @@ def disable(who: Who, json: Json = False) -> None:
 def enable(who: Who, json: Json = False) -> None:
     """Let a disabled account sign in again.
 
+    \b
     Examples:
-
       garrison account enable ada@example.com
     """
     _show(_with(lambda accounts: accounts.enable(who)), json)
@@ -82,8 +83,8 @@ def enable(who: Who, json: Json = False) -> None:
 def list_all(json: Json = False) -> None:
     """List every account.
 
+    \b
     Examples:
-
       garrison account list --json
     """
 
@@ -111,7 +112,7 @@ def _show(account: "Account", json: bool) -> None:
     if json:
         emit(_document(account))
     else:
-        say(f"{account.email}  {account.id}  {' '.join(sorted(account.roles))}  {account.status}")
+        show(f"{account.email}  {account.id}  {' '.join(sorted(account.roles))}  {account.status}")
 
 
 def _document(account: "Account") -> dict[str, Any]:

@@ -64,22 +64,14 @@ def load_app(target: str) -> Any:
     return found
 
 
-_OPEN = (
-    "garrison: {target} does not call Garrison().protect(app): only `garrison serve` guards it. Under uvicorn, or in a "
-    "test client, it is OPEN."
-)
-
-
-def load_guarded(target: str, *, warns: bool = False) -> tuple[Any, Garrison]:
-    """Return the app and its guard; a bare app is protected here, `warns` saying that only here it is."""
+def load_guarded(target: str) -> tuple[Any, Garrison, bool]:
+    """Return the app, its guard, and whether it came protected; a bare app is protected here, and only here."""
     app = load_app(target)
     guard = guard_of(app)
     if isinstance(guard, Garrison):
-        return app, guard
-    if warns:
-        say(_OPEN.format(target=target))
+        return app, guard, True
     guard = Garrison()
-    return guard.protect(app), guard
+    return guard.protect(app), guard, False
 
 
 def _takes_asgi(found: Any) -> bool:

@@ -6,14 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from garrison.cli.identity import with_identity
-from garrison.cli.output import emit, guarded, say, table
+from garrison.cli.output import emit, guarded, say, show, table
 
 if TYPE_CHECKING:
     from garrison.identity.clients.model import Client
+    from garrison.identity.clients.service import Made
+    from garrison.serve.wiring import Identity
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Jwks = Annotated[Path | None, typer.Option(help="File with its public keys (a JWK set): it signs, and has no secret.")]
 Which = Annotated[str, typer.Argument(metavar="ID", help="Id of the client, `cli_…`.")]
+
+_GRANT_HELP = (
+    "Grant it may use; repeat for several: authorization_code, client_credentials, device_code, refresh_token, "
+    "token_exchange. Without: client_credentials."
+)
+_AUDIENCE_HELP = (
+    "What its tokens may be for; the first is usual. Without: the app's own, GARRISON_AUDIENCE or else the issuer."
+)
+_REDIRECT_URI_HELP = (
+    "Where people may be sent back to, compared exactly; only the port of http://127.0.0.1 or http://[::1] is free."
+)
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and delete OAuth clients.")
 
@@ -21,10 +34,10 @@ app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and delete OAut
 @app.command("create")
 def create(
     name: Annotated[str, typer.Option(help="What people call it.")],
-    grant: Annotated[list[str] | None, typer.Option(help="Grant it may use; repeat for several.")] = None,
-    audience: Annotated[list[str] | None, typer.Option(help="What its tokens may be for; the first is usual.")] = None,
+    grant: Annotated[list[str] | None, typer.Option(help=_GRANT_HELP)] = None,
+    audience: Annotated[list[str] | None, typer.Option(help=_AUDIENCE_HELP)] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Scopes it may have, separated by spaces.")] = None,
-    redirect_uri: Annotated[list[str] | None, typer.Option(help="Where people may be sent back to, exactly.")] = None,
+    redirect_uri: Annotated[list[str] | None, typer.Option(help=_REDIRECT_URI_HELP)] = None,
     is_public: Annotated[bool, typer.Option("--public", help="It can keep no secret: an app, a page.")] = False,
     jwks: Jwks = None,
     requires_dpop: Annotated[bool, typer.Option("--dpop", help="Only tokens bound to a key it proves.")] = False,
@@ -32,40 +45,43 @@ def create(
 ) -> None:
     """Make a client; its secret is shown once and stored nowhere.
 
+    \b
     Examples:
-
-      garrison client create --name reports --grant client_credentials --audience https://api.example.com \\
-        --scope "tasks:read tasks:write"
-
-      garrison client create --name reports --audience https://api.example.com --json
-
-      garrison client create --name television --public --grant device_code --grant refresh_token \\
-        --audience https://api.example.com --scope tasks:read
-
-      garrison client create --name billing --audience https://api.example.com --jwks billing.jwks.json
+      garrison client create --name reports --scope "tasks:read tasks:write"
+      garrison client create --name mirror --json \\
+        --grant client_credentials --audience https://api.example.com
+      garrison client create --name television --public --scope tasks:read \\
+        --grant device_code --grant refresh_token
+      garrison client create --name billing --jwks billing.jwks.json
     """
     key_set = guarded(lambda: _key_set(jwks))
-    made = with_identity(
-        lambda identity: identity.clients.create(
+
+    async def work(identity: "Identity") -> "tuple[Made, str]":
+        made = await identity.clients.create(
             name,
             grants=grant or ["client_credentials"],
-            audiences=audience or [],
+            audiences=audience or [identity.audience],
             scopes=scope or [],
             redirect_uris=redirect_uri or [],
             is_public=is_public,
             jwks=key_set,
             requires_dpop=requires_dpop,
-        ),
-        makes=True,
-    )
+        )
+        return made, identity.audience
+
+    made, own_audience = with_identity(work, makes=True)
+    if not audience:
+        say(f"Its tokens are for {own_audience}, as GARRISON_AUDIENCE or else the issuer has it here.")
+    elif own_audience not in made.client.audiences:
+        say(f"The app here answers its tokens with 401: it takes those for {own_audience} (GARRISON_AUDIENCE).")
     if json:
         secret = {"client_secret": made.secret} if made.secret else {}
         emit({**_document(made.client), **secret})
         return
-    say(f"client_id      {made.client.id}")
+    show(f"client_id      {made.client.id}")
     if not made.secret:
         return
-    say(f"client_secret  {made.secret}")
+    show(f"client_secret  {made.secret}")
     say("The secret is shown this once.")
 
 
@@ -73,8 +89,8 @@ def create(
 def list_all(json: Json = False) -> None:
     """List every client.
 
+    \b
     Examples:
-
       garrison client list --json
     """
     found = with_identity(lambda identity: identity.clients.list())
@@ -94,11 +110,11 @@ def list_all(json: Json = False) -> None:
 def rotate(which: Which, jwks: Jwks = None, json: Json = False) -> None:
     """Give a client another secret; the one before is good for a day. One that signs gets other keys, at once.
 
+    \b
     Examples:
-
       garrison client rotate cli_4t2m9q0v7y1x8r6s3n5p2k4w
-
-      garrison client rotate cli_4t2m9q0v7y1x8r6s3n5p2k4w --jwks billing.jwks.json
+      garrison client rotate cli_4t2m9q0v7y1x8r6s3n5p2k4w \\
+        --jwks billing.jwks.json
     """
     if jwks is not None:
         key_set = guarded(lambda: _key_set(jwks))
@@ -106,28 +122,29 @@ def rotate(which: Which, jwks: Jwks = None, json: Json = False) -> None:
         if json:
             emit({"client_id": which, "rotated": True})
         else:
-            say(f"{which} signs with its new keys from now on")
+            show(f"{which} signs with its new keys from now on")
         return
     secret = with_identity(lambda identity: identity.clients.rotate(which))
     if json:
         emit({"client_id": which, "client_secret": secret})
     else:
-        say(f"client_secret  {secret}")
+        show(f"client_secret  {secret}")
+        say("The secret is shown this once; the one before is good for a day.")
 
 
 @app.command("delete")
 def delete(which: Which, json: Json = False) -> None:
     """Forget a client and end every token it has.
 
+    \b
     Examples:
-
       garrison client delete cli_4t2m9q0v7y1x8r6s3n5p2k4w
     """
     with_identity(lambda identity: identity.clients.delete(which))
     if json:
         emit({"client_id": which, "deleted": True})
     else:
-        say(f"{which} is gone, and so are its tokens")
+        show(f"{which} is gone, and so are its tokens")
 
 
 def _document(client: "Client") -> dict[str, Any]:

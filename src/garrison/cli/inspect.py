@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from garrison.cli.apps import load_guarded
-from garrison.cli.output import FOUND, emit, guarded, say, table
+from garrison.cli.output import FOUND, emit, guarded, say, show, table
 from garrison.core.errors import PolicyError, SettingsError
 from garrison.policy.decide import Decision
 from garrison.policy.holders import unknown_roles, unreachable
+from garrison.policy.marks import find_marks, place_of
 from garrison.serve.garrison import Garrison
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 def routes_command(target: Target, json: Json = False) -> None:
     """List every route, Garrison's own too, what it demands, and where that was decided.
 
+    \b
     Examples:
-
       garrison routes main:app
-
-      garrison routes main:app --json | jq '.routes[] | select(.rule.access == "public")'
+      garrison routes main:app --json | \\
+        jq '.routes[] | select(.rule.access == "public")'
     """
     seen = guarded(lambda: _inspect(target))
     routes = guarded(lambda: _every_route(seen))
@@ -42,40 +43,48 @@ def routes_command(target: Target, json: Json = False) -> None:
         return
     rows = [(one["method"], one["path"], _described(one["rule"]), one["source"]) for one in routes]
     table(("method", "path", "demands", "decided by"), rows)
+    if not seen.protected:
+        say(f"garrison: {target}: {_OPEN}")
 
 
 def check_command(target: Target, json: Json = False) -> None:
     """Say what in routes, policy and settings would keep the app from starting, and what is worth knowing.
 
-    Exit code 1 if something was found. It needs no secrets: what production has and this machine lacks is a note.
+    Exit code 1 if something was found: a marked app that does not call Garrison().protect(app) is open, so that is
+    found, too. It needs no secrets: what production has and this machine lacks is a note.
 
+    \b
     Examples:
-
       garrison check main:app
-
       garrison check main:app --json
     """
     found = guarded(lambda: _checked(target))
-    routes = found.pop("routes")
-    wrong = any(found[name] for name in found if name != "warnings")
+    wrong = any(found[name] for name in _FINDINGS)
     if json:
-        emit(found | {"routes": len(routes)})
+        emit(found)
     else:
-        for one in routes:
-            if one["rule"] is None:
-                mend = "mark it with @public or @allow(…), or add a table line"
-                say(f"  undecided: {one['method']} {one['path']}: {one['source']}; {mend}")
+        for one in found["undecided"]:
+            place = f" ({one['place']})" if one["place"] else ""
+            mend = "mark it with @public or @allow(…), or add a table line"
+            show(f"  undecided: {one['method']} {one['path']}: nothing decides it{place}; {mend}")
         for text in found["refusals"]:
-            say(f"  refused: {text}")
+            show(f"  refused: {text}")
+        for text in found["unprotected"]:
+            show(f"  open: {text}")
         for text in found["unreachable"]:
-            say(f"  closed: {text}")
+            show(f"  closed: {text}")
         for one in found["settings"]:
-            say(f"  setting: {one['name']}: {one['problem']}")
+            show(f"  setting: {one['name']}: {one['problem']}")
         for text in found["warnings"]:
-            say(f"  note: {text}")
-        say(f"{len(routes)} routes, " + ("mend the above." if wrong else "each one decided."))
+            show(f"  note: {text}")
+        verdict = "mend the above" if wrong else "each one decided"
+        own = f"{len(_own_routes(''))} more are Garrison's own: garrison routes {target}"
+        show(f"{found['routes']} routes of the app, {verdict}; {own}")
     if wrong:
         raise typer.Exit(FOUND)
+
+
+_FINDINGS = ("undecided", "refusals", "unprotected", "unreachable", "settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,8 @@ class _Seen:
     guard: Garrison
     inspected: "Inspected"
     review: "Review"
+    protected: bool
+    """False where only `garrison serve` guards the app."""
 
 
 def _inspect(target: str) -> _Seen:
@@ -94,38 +105,56 @@ def _inspect(target: str) -> _Seen:
 
     sys.dont_write_bytecode = True  # no file is written, caches of the app's modules included
     with contextlib.redirect_stdout(sys.stderr):  # what an app prints while imported is no part of the document
-        _, guard = load_guarded(target, warns=True)
+        _, guard, protected = load_guarded(target)
         adapter = guard.adapter
         if adapter is None:
             raise typer.Exit(FOUND)
         review = review_environment(os.environ, Path()) if guard.settings is None else review_of(guard.settings)
         own = [own_path(path, guard.prefix) for path in OWN_PATHS]
-        return _Seen(guard, inspect_app(adapter, guard.policy, own, docs=review.development), review)
+        return _Seen(guard, inspect_app(adapter, guard.policy, own, docs=review.development), review, protected)
 
 
 def _document(seen: _Seen) -> dict[str, Any]:
-    undecided = seen.inspected.decisions.undecided()
     return {
-        "undecided": [{"method": one.method, "path": one.route.template} for one in undecided],
+        "protected": seen.protected,
+        "undecided": [_undecided(one) for one in seen.inspected.decisions.undecided()],
         "refusals": list(seen.inspected.refusals),
+        "unprotected": [_OPEN] if _is_open(seen) else [],
         "unreachable": unreachable(seen.inspected.decisions, seen.guard.policy),
         "settings": _named(seen.review.problems),
         "warnings": _warnings(seen),
     }
 
 
+_OPEN = (
+    "the app does not call Garrison().protect(app), so only `garrison serve` guards it: under uvicorn, or in a test "
+    "client, it is OPEN"
+)
+
+
+def _is_open(seen: _Seen) -> bool:
+    """Tell an app that means to be guarded and is not: it carries marks. A bare one means to be run by `serve`."""
+    routes = [decision.route for decision in seen.inspected.decisions.all()]
+    endpoints = (one for route in routes for one in (route.endpoint, *route.handlers.values()))
+    return not seen.protected and any(find_marks(one) for one in endpoints)
+
+
+def _undecided(decision: Decision) -> dict[str, Any]:
+    route = decision.route
+    place = None if route.endpoint is None else place_of(route.endpoint) or None
+    return {"method": decision.method, "path": route.template, "place": place}
+
+
 def _checked(target: str) -> dict[str, Any]:
     """An app that cannot even be made (decided twice, a table that cannot be read) is a finding, too."""
-    nothing: dict[str, Any] = {
-        name: [] for name in ("routes", "undecided", "refusals", "unreachable", "settings", "warnings")
-    }
+    nothing: dict[str, Any] = {"protected": None, **{name: [] for name in (*_FINDINGS, "warnings")}, "routes": 0}
     try:
         seen = _inspect(target)
     except PolicyError as error:
         return nothing | {"refusals": list(error.refusals)}
     except SettingsError as error:
         return nothing | {"settings": _named(error.problems)}
-    return _document(seen) | {"routes": [_route(decision) for decision in seen.inspected.decisions.all()]}
+    return _document(seen) | {"routes": len(seen.inspected.decisions.all())}
 
 
 def _named(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
@@ -135,6 +164,8 @@ def _named(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
 def _warnings(seen: _Seen) -> list[str]:
     """What is worth knowing here: that of production in production."""
     found = unknown_roles(seen.inspected.decisions, seen.guard.policy)
+    if not seen.protected and not _is_open(seen):
+        found.append(_OPEN)
     if seen.review.absent:
         found.append(f"production needs {', '.join(seen.review.absent)}, which this environment does not have")
     if seen.review.tells:

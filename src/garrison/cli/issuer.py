@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from garrison.cli.identity import with_identity
-from garrison.cli.output import WRONG_USE, emit, say, table
+from garrison.cli.output import WRONG_USE, emit, say, show, table
 
 if TYPE_CHECKING:
     from garrison.identity.issuers.refused import ForeignSubject
@@ -23,8 +23,8 @@ app = typer.Typer(no_args_is_help=True, help="Refuse and allow single subjects o
 def refuse(issuer: Issuer, subject: Subject, json: Json = False) -> None:
     """Let nothing of a subject pass any more, whenever it was issued, until it is allowed.
 
+    \b
     Examples:
-
       garrison issuer refuse https://login.example.com/ 'auth0|7'
     """
     _show(with_identity(lambda identity: identity.issuers.refuse(issuer, subject)), json)
@@ -34,8 +34,8 @@ def refuse(issuer: Issuer, subject: Subject, json: Json = False) -> None:
 def sign_out(issuer: Issuer, subject: Subject, json: Json = False) -> None:
     """Refuse the tokens of a subject that were issued until now (give or take LEEWAY); later ones pass.
 
+    \b
     Examples:
-
       garrison issuer sign-out https://login.example.com/ 'auth0|7'
     """
     _show(with_identity(lambda identity: identity.issuers.sign_out(issuer, subject)), json)
@@ -45,8 +45,8 @@ def sign_out(issuer: Issuer, subject: Subject, json: Json = False) -> None:
 def allow(issuer: Issuer, subject: Subject, json: Json = False) -> None:
     """Refuse a subject no longer; its tokens from before the refusal stay dead.
 
+    \b
     Examples:
-
       garrison issuer allow https://login.example.com/ 'auth0|7'
     """
     if not with_identity(lambda identity: identity.issuers.allow(issuer, subject)):
@@ -55,15 +55,15 @@ def allow(issuer: Issuer, subject: Subject, json: Json = False) -> None:
     if json:
         emit({"issuer": issuer, "subject": subject, "refused": False})
     else:
-        say(f"{subject} is allowed")
+        show(f"{subject} is allowed")
 
 
 @app.command("list")
 def list_all(json: Json = False) -> None:
     """List the subjects that are refused, or were signed out.
 
+    \b
     Examples:
-
       garrison issuer list --json
     """
     found = with_identity(lambda identity: identity.issuers.list())
@@ -78,7 +78,7 @@ def _show(subject: "ForeignSubject", json: bool) -> None:
     if json:
         emit(_document(subject))
     else:
-        say(f"{subject.subject} is {'refused' if subject.is_refused else 'signed out'}")
+        show(f"{subject.subject} is {'refused' if subject.is_refused else 'signed out'}")
 
 
 def _document(subject: "ForeignSubject") -> dict[str, Any]:

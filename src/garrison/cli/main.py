@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich wraps examples, which are there to be copied
     help="Makes REST APIs secure: what each route demands is data, closed by default.",
 )
 

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from garrison.cli.output import emit, guarded, say
+from garrison.cli.output import emit, guarded, show
 
 
 def migrate_command(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
     """Bring the database to this version's schema; safe while the previous version runs.
 
+    \b
     Examples:
-
       GARRISON_ENV=production garrison migrate
     """
 
@@ -28,4 +28,4 @@ def migrate_command(json: Annotated[bool, typer.Option("--json", help="One JSON 
     if json:
         emit({"before": before, "after": after})
     else:
-        say(f"The schema is {after}" + (", as it was." if before == after else f"; it was {before or 'not there'}."))
+        show(f"The schema is {after}" + (", as it was." if before == after else f"; it was {before or 'not there'}."))

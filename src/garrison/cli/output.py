@@ -1,4 +1,4 @@
-"""How commands speak: one document on stdout with --json, everything else on stderr, exit codes 0, 1 and 2."""
+"""How commands speak: results on stdout (with --json one document), remarks on stderr, exit codes 0, 1 and 2."""
 
 import json
 import sys
@@ -18,8 +18,13 @@ def emit(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
+def show(text: str) -> None:
+    """Print a result for people, on stdout: `> file` keeps it."""
+    print(text)
+
+
 def say(text: str) -> None:
-    """Tell people something, on stderr."""
+    """Remark on something, on stderr."""
     print(text, file=sys.stderr)
 
 

@@ -28,15 +28,13 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; else $PORT, else 8000.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the port and the database.")] = 1,
 ) -> None:
-    """Serve an app behind its guard.
+    """Serve an app behind its guard; without one, the identity server alone.
 
+    \b
     Examples:
-
       garrison serve main:app
-
-      garrison serve main:app --host 0.0.0.0 --workers 4      (with GARRISON_ENV=production and its settings)
-
-      garrison serve --port 9000      (the identity server alone)
+      GARRISON_ENV=production garrison serve main:app --host 0.0.0.0 --workers 4
+      garrison serve --port 9000
     """
     guarded(lambda: _run(target or ALONE, host, port, workers))
 
@@ -48,7 +46,7 @@ def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
     from garrison.serve.settings import load_settings
     from garrison.serve.wiring import OWN_PATHS
 
-    app, guard = load_guarded(target)
+    app, guard, _ = load_guarded(target)
     settings = guard.settings if guard.settings is not None else load_settings(port=wanted_port)
     port = wanted_port if wanted_port is not None else _environment_port()
     os.environ["PORT"] = str(port)  # the issuer of settings that are read later follows it

@@ -145,6 +145,8 @@ class Identity:
     keyring: Keyring
     authenticators: tuple[Authenticator, ...]
     endpoints: tuple[Endpoint, ...]
+    audience: str
+    """What the app's own tokens are for."""
 
 
 def wire_identity(
@@ -255,6 +257,7 @@ def wire_identity(
             ),
             *provider_endpoints(remote, arrivals, tokens, sealer, settings),
         ),
+        audience=settings.audience or settings.issuer,
     )
 
 

@@ -121,8 +121,12 @@ class ClientService:
             known = find_client(change.connection, client_id)
             if known is None:
                 raise _not_found()
-            if known.client.is_public or known.client.jwks:
-                raise GarrisonError("client_has_no_secret", "this client has no secret")
+            if known.client.is_public:
+                raise GarrisonError("client_has_no_secret", "this client is public and has no secret")
+            if known.client.jwks:
+                raise GarrisonError(
+                    "client_has_no_secret", "this client signs and has no secret; give it other keys (jwks)"
+                )
             set_secret(
                 change.connection,
                 client_id,

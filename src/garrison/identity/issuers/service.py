@@ -65,7 +65,10 @@ class IssuerService:
 
     async def _end(self, issuer: str, subject: str, origin: Origin, *, refuse: bool) -> ForeignSubject:
         if issuer not in self._issuers:  # a slash too few, and nothing would be refused
-            raise ValueError("no such issuer is configured; it is compared exactly, a trailing slash included")
+            raise ValueError(
+                "no such issuer is configured in GARRISON_FOREIGN_ISSUERS; it is compared exactly, a trailing slash "
+                "included"
+            )
         if not is_subject(subject):
             raise ValueError("a subject is one or more printable characters")
         called = subject_id(issuer, subject)

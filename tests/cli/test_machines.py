@@ -156,6 +156,7 @@ def test_how_long_a_key_is_good_has_a_unit_and_is_shown(server: Server) -> None:
     made = run(server.directory, *create, "--expires", "90d", "--limit", "7/minute")
     given = dict(line.split() for line in made.stdout.splitlines())
     assert list(given) == ["id", "key", "expires", "limit"]
+    assert "it may use those that its account has" in made.stderr
     assert given["expires"].startswith(time.strftime("%Y-%m-%d", time.gmtime(time.time() + 90 * 86_400)))
     assert "expires  never" in run(server.directory, *create).stdout
     assert status(server, {"x-api-key": given["key"]}) == 403, "no scopes"

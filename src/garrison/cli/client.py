@@ -73,7 +73,7 @@ def create(
     if not audience:
         say(f"Its tokens are for {own_audience}, as GARRISON_AUDIENCE or else the issuer has it here.")
     elif own_audience not in made.client.audiences:
-        say(f"The app here answers its tokens with 401: it takes those for {own_audience} (GARRISON_AUDIENCE).")
+        say(f"Its tokens are not for the app here, which takes those for {own_audience} (GARRISON_AUDIENCE).")
     if json:
         secret = {"client_secret": made.secret} if made.secret else {}
         emit({**_document(made.client), **secret})

@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 
 def routes_command(target: Target, json: Json = False) -> None:
-    """List every route, Garrison's own too, what it demands, and where that was decided.
+    """List every route and what it demands, Garrison's own, too. Each says where that was decided.
 
     \b
     Examples:
@@ -48,10 +48,11 @@ def routes_command(target: Target, json: Json = False) -> None:
 
 
 def check_command(target: Target, json: Json = False) -> None:
-    """Say what in routes, policy and settings would keep the app from starting, and what is worth knowing.
+    """Say what keeps an app from starting or leaves it open.
 
-    Exit code 1 if something was found: a marked app that does not call Garrison().protect(app) is open, so that is
-    found, too. It needs no secrets: what production has and this machine lacks is a note.
+    It looks at routes, policy and settings, and notes what is worth knowing. Exit code 1 if something was found; a
+    marked app that does not call Garrison().protect(app) is open, and so found, too. It needs no secrets: what
+    production has and this machine lacks is a note.
 
     \b
     Examples:

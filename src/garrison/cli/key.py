@@ -17,7 +17,9 @@ Whose = Annotated[str, typer.Option("--account", metavar="EMAIL|ID", help="Whose
 
 Which = Annotated[str, typer.Argument(metavar="ID", help="Id of the key, `key_…`.")]
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys (`keys` are those that sign).")
+app = typer.Typer(
+    no_args_is_help=True, help="Make, list, rotate and revoke API keys. `garrison keys` has those that sign."
+)
 
 _NO_KEY = "garrison: there is no such key; garrison key list shows them"
 

@@ -8,7 +8,7 @@ from garrison.cli.output import emit, guarded, show
 
 
 def migrate_command(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Bring the database to this version's schema; safe while the previous version runs.
+    """Bring the database to this version's schema. Safe while the previous version runs.
 
     \b
     Examples:

@@ -22,13 +22,13 @@ ALONE = "garrison.serve.alone:app"
 
 def serve_command(
     target: Annotated[
-        str | None, typer.Argument(metavar="[MODULE:APP]", help="The app; without: identity alone.")
+        str | None, typer.Argument(metavar="MODULE:APP", help="The app; without: identity alone.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; else $PORT, else 8000.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the port and the database.")] = 1,
 ) -> None:
-    """Serve an app behind its guard; without one, the identity server alone.
+    """Serve an app behind its guard. Without one, the identity server alone.
 
     \b
     Examples:

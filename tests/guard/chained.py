@@ -275,9 +275,20 @@ class Open:
 
 
 async def opened(
-    rig: Rig, kind: str, target: str, headers: dict[str, str], *, until: str, method: str = "GET", **more: Any
+    rig: Rig,
+    kind: str,
+    target: str,
+    headers: dict[str, str],
+    *,
+    until: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    **more: Any,
 ) -> Open:
-    """Begin a stream or web socket in a task of its own and wait until it sent the first message of type `until`."""
+    """Begin a stream or web socket in a task of its own and wait until it sent the first message of type `until`.
+
+    `body`: the beginning of one that goes on; then nothing is waited for but that it was taken.
+    """
     sent: list[Message] = []
     inbox: asyncio.Queue[Message] = asyncio.Queue()
     started = asyncio.Event()
@@ -287,10 +298,14 @@ async def opened(
         if message["type"] == until:
             started.set()
 
-    inbox.put_nowait({"type": "http.request", "body": b""} if kind == "http" else {"type": "websocket.connect"})
+    request = {"type": "http.request", "body": body or b"", "more_body": body is not None}
+    inbox.put_nowait(request if kind == "http" else {"type": "websocket.connect"})
     door: Callable[[ASGIApp, Scope, Receive, Send], Any] = rig.chain.http if kind == "http" else rig.chain.websocket
     scope = rig.scope(kind, method, target, headers, **more)
     task = asyncio.create_task(door(rig.app, scope, inbox.get, send))
+    if body is not None:
+        await asyncio.sleep(0.01)
+        return Open(task, sent, inbox, started)
     waiting = asyncio.create_task(started.wait())
     await asyncio.wait({task, waiting}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -306,6 +306,37 @@ async def test_an_error_while_asking_who_it_is_denies(
     assert rig.app.runs == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("by", [ADA, ADA_BY_COOKIE])
+@pytest.mark.parametrize("media", ["text/plain", "application/json"])
+@pytest.mark.parametrize("target", ["/mine", "/public"])
+@pytest.mark.parametrize("end", ["session", "account", "time", None])
+async def test_a_body_is_not_read_on_for_a_credential_that_ended_meanwhile(
+    rig: Rig, by: dict[str, str], media: str, target: str, end: str | None
+) -> None:
+    going_on = await opened(
+        rig,
+        "http",
+        target,
+        {**by, "content-type": media, "transfer-encoding": "chunked"},
+        until="http.response.start",
+        method="POST",
+        body=b"[",
+    )
+    if end == "time":
+        rig.clock.advance(2e9)
+    elif end is not None:
+        rig.view.applied(end, {"session": "ses_ada", "account": "ada"}[end], 2)
+    going_on.inbox.put_nowait({"type": "http.request", "body": b"]"})
+    await asyncio.wait_for(going_on.task, 5)
+    reply = Reply(going_on.sent)
+    if end is None:
+        assert json.loads(reply.body)["who"] == "ada"
+    elif (target, by, media) == ("/public", ADA_BY_COOKIE, "application/json"):
+        assert json.loads(reply.body)["who"] == "", "a dead cookie is anonymous there"
+    else:
+        assert (reply.status, reply.code) == (401, "invalid_token")
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("media", ["text/plain", "application/json"])
 async def test_over_http_2_every_method_may_have_a_body_of_no_declared_length(

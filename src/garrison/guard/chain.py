@@ -23,7 +23,7 @@ from garrison.guard.layer import BeforeLayer
 from garrison.guard.own import answer_own
 from garrison.guard.plan import Plan
 from garrison.guard.renewal import offer_renewal
-from garrison.guard.streams import Streams
+from garrison.guard.streams import CredentialEnded, Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
 from garrison.wire.call import ENDED, Call
 from garrison.wire.header_lines import TakesHeaderLines
@@ -77,6 +77,8 @@ class Chain:
                         if answer is not None:
                             break
                 else:
+                    if call.credential is not None and call.expects_body:
+                        receive = self._streams.attended(call, receive)
                     if plan.endpoint is not None:
                         answer = await answer_own(call, plan.endpoint, receive)
                     elif call.expects_body:
@@ -86,6 +88,8 @@ class Chain:
                             receive = counted_receive(call, receive, plan.max_body)
         except Denied as denied:
             answer = problem_of(denied, call.request_id)
+        except CredentialEnded:
+            answer = call.replaced
         except StoreError as error:
             log_failure("store", call, error, code=error.code)
             answer = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
@@ -105,7 +109,7 @@ class Chain:
                 raise
             _uncancel()
             call.replaced = problem("invalid_token", call.request_id)
-        except BodyTooLarge:
+        except (BodyTooLarge, CredentialEnded):
             pass
         except Exception as error:
             if call.gone:  # whatever the app raises then is no failure, and nobody is there to be answered

@@ -23,7 +23,7 @@ from garrison.policy.rules import Rule
 class Plan:
     """Compiled checks, headers and counters of one route."""
 
-    __slots__ = ("checks", "counts", "endpoint", "grants", "headers", "max_body", "personal_headers")
+    __slots__ = ("checks", "counts", "endpoint", "grants", "headers", "is_lenient", "max_body", "personal_headers")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Plan:
         max_body: int = 0,
         grants: bool = True,
         personal_headers: HeaderSets | None = None,
+        is_lenient: bool = False,
     ) -> None:
         self.checks = tuple(checks)
         self.headers = headers
@@ -43,6 +44,8 @@ class Plan:
         self.max_body = max_body
         self.grants = grants
         """False lets the framework answer (a slash redirect) without letting any endpoint run."""
+        self.is_lenient = is_lenient
+        """True where a dead cookie is anonymous."""
         self.counts: defaultdict[int, int] = defaultdict(int)
         """Status → how many answers, since start."""
 
@@ -83,7 +86,8 @@ class Planner:
     def of_route(self, rule: Rule | None, *, method: str, websocket: bool, docs: bool = False) -> Plan:
         """Return the plan of a route of the app; `rule` None is undecided: 401, or 403 when signed in."""
         settings = self._settings
-        checks: list[Check] = [self._lenient if rule is not None and rule.public else self._strict]
+        is_lenient = rule is not None and rule.public
+        checks: list[Check] = [self._lenient if is_lenient else self._strict]
         if websocket or (method not in SAFE_METHODS and (rule is None or rule.csrf)):
             checks.append(csrf_check(settings, always=websocket))
         if self._api_limit is not None:
@@ -98,21 +102,22 @@ class Planner:
         else:
             headers = self._cached if rule is not None and (rule.public or rule.cache) else self._private
         personal = headers if docs or (rule is not None and rule.cache) else self._private
-        return Plan(checks, headers, max_body=max_body, personal_headers=personal)
+        return Plan(checks, headers, max_body=max_body, personal_headers=personal, is_lenient=is_lenient)
 
     def of_endpoint(self, endpoint: Endpoint) -> Plan:
         """Return the plan of an endpoint of our own."""
         rule = endpoint.rule
         checks: list[Check] = []
+        is_lenient = rule.public or endpoint.entry
         if not endpoint.authenticates:
-            checks.append(self._lenient if rule.public or endpoint.entry else self._strict)
+            checks.append(self._lenient if is_lenient else self._strict)
         if endpoint.method not in SAFE_METHODS and rule.csrf:
             checks.append(csrf_check(self._settings, always=endpoint.sets_cookie, own_alone=endpoint.is_page))
         checks.extend(self._endpoint_limit(endpoint))
         checks.extend(self._route_limit(rule))
         checks.extend(authorize_checks(rule, self._settings, self._owner_failed))
         checks.append(body_check(MAX_BODY_BYTES))
-        return Plan(checks, self._private, endpoint=endpoint)
+        return Plan(checks, self._private, endpoint=endpoint, is_lenient=is_lenient)
 
     def of_redirect(self) -> Plan:
         """Return the plan of a slash redirect: the framework answers, no endpoint may run."""

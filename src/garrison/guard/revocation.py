@@ -14,6 +14,7 @@ What this does not do: decide. The store's rows decide; the view only says when 
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from garrison.core.clock import Clock
 
@@ -58,6 +59,18 @@ class RevocationView:
     def age_s(self) -> float:
         """Return seconds since the start of the last completed poll; infinite before the first."""
         return self._clock.boot() - self._polled_at
+
+    def has_ended(self, credential: Any) -> bool:
+        """Say whether a credential (`Verified`) that was verified a while ago has ended, as far as is known here."""
+        return (
+            self.known_account.get(credential.account_id, 0) > credential.account_version
+            or self.known_session.get(credential.session_id, 0) > credential.session_version
+            or any(
+                max(self.known_account.get(one, 0), self.known_session.get(one, 0)) > version
+                for one, version in credential.rests_on
+            )
+            or bool(credential.expires_at <= self._clock.now())
+        )
 
     def polled(self, started_at: float) -> None:
         """Note that a poll which began at boot time `started_at` has completed and all its rows were applied."""

@@ -4,14 +4,21 @@ A request is authorized when it starts; an event stream or web socket goes on fo
 known length and every web socket of a signed-in principal is registered here, and news of its session or account cuts
 it: the task is cancelled, the chain closes the connection (web socket 1008). A role change cuts, too: the client
 comes back with its new rights. Credentials also end by time, and a view that cannot hear news any more is not to be
-trusted with open streams: `sweep` handles both.
+trusted with open streams: `sweep` handles both. A body that is still on its way then is not read to its end.
 """
 
 import asyncio
 from collections.abc import Collection
 
+from garrison.core.principal import Principal
+from garrison.guard.authorize import invalid_token
 from garrison.guard.revocation import WHO, RevocationView
+from garrison.wire.answer import Message, Receive
 from garrison.wire.call import Call
+
+
+class CredentialEnded(Exception):
+    """Raised into whoever reads a body, the app as well; `call.replaced` wins over whatever it says then."""
 
 
 class Streams:
@@ -41,16 +48,29 @@ class Streams:
             self._by_session.setdefault(credential.session_id, set()).add(call)
         for one, _ in credential.rests_on:
             self._by_rest.setdefault(one, set()).add(call)
-        view = self._view
-        if (
-            view.known_account.get(credential.account_id, 0) > credential.account_version
-            or view.known_session.get(credential.session_id, 0) > credential.session_version
-            or any(
-                max(view.known_account.get(one, 0), view.known_session.get(one, 0)) > version
-                for one, version in credential.rests_on
-            )
-        ):  # the news came between the check and the first byte
+        if self._view.has_ended(credential):  # between the check and the first byte
             _cut(call)
+
+    def attended(self, call: Call, receive: Receive) -> Receive:
+        """Return a `receive` that gives no piece of a body once the credential has ended, but raises `CredentialEnded`.
+
+        A body may take a quarter of an hour to come. What was kept in readiness while a session was good, a byte short
+        of complete, must not be done after it. Where a dead cookie is anonymous, one that has just died is, too.
+        """
+        has_ended = self._view.has_ended
+
+        async def attend() -> Message:
+            message = await receive()
+            if message["type"] != "http.request" or call.credential is None or not has_ended(call.credential):
+                return message
+            explicit = b"authorization" in call.headers or b"x-api-key" in call.headers
+            if call.granted or explicit or not call.plan.is_lenient:
+                call.replaced = invalid_token(call)
+                raise CredentialEnded
+            call.credential, call.principal = None, Principal.anonymous
+            return message
+
+        return attend
 
     def close(self, call: Call) -> None:
         """Forget the call; safe to repeat."""

@@ -47,7 +47,10 @@ def redacted(text: str, call: Call) -> str:
     body = call.body or b"".join(call.seen or ())
     if body:
         words.update(_strings(body))
-    found = {form for word in words if len(word) >= _SHORTEST for form in (word, repr(word)[1:-1]) if form in text}
+    forms = {form for word in words if len(word) >= _SHORTEST for form in (word, repr(word)[1:-1])}
+    beginnings = {text[at : at + _SHORTEST] for at in range(len(text))}  # or each of 100,000 words is looked for: 1.7 s
+    likely = [form for form in forms if form[:_SHORTEST] in beginnings]
+    found = {form for form in likely if form in text} if len(likely) <= _MAX_WORDS else set(likely)
     if len(words) > _MAX_WORDS and found:
         return "[redacted: the exception repeats a request of too many words to take out one by one]"
     if found:

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from garrison import public
 from tests.policy.guarded import client_of
@@ -90,3 +93,62 @@ def test_a_route_that_was_taken_away_is_gone() -> None:
     client.get("/first")
     app.router.routes.clear()
     assert client.get("/first").status_code == 404
+
+
+def test_a_route_without_parameters_is_asked_once_and_the_app_sees_no_difference() -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> JSONResponse:
+        names = ("router", "route", "endpoint", "path_params")
+        seen.append({name: request.scope[name] for name in names})
+        request.path_params["mine"] = "of this request alone"
+        return JSONResponse({})
+
+    route = Route("/plain", answer)
+    looks: list[str] = []
+    regex = route.path_regex
+    app = Starlette(routes=[Route("/other", answer), route])
+    client = client_of(app, ("GET /other", public), ("GET /plain", public))
+    assert client.get("/plain").status_code == 200
+
+    class Regex:
+        """Says how often it is asked."""
+
+        def match(self, path: str) -> Any:
+            looks.append(path)
+            return regex.match(path)
+
+    route.path_regex = Regex()  # type: ignore[assignment]
+    assert client.get("/plain").status_code == client.get("/plain").status_code == 200
+    assert looks == []
+    assert len(seen) == 3
+    for one in seen:
+        assert one["router"] is app.router
+        assert one["route"] is route
+        assert one["endpoint"] is answer
+        assert one["path_params"] in ({}, {"mine": "of this request alone"})
+    assert len({id(one["path_params"]) for one in seen}) == 3
+    assert client.post("/plain").status_code == 405
+
+
+def test_what_a_route_said_of_one_root_path_is_not_taken_for_another() -> None:
+    class Moving:
+        """A middleware that moves the root path, as one that believes a header does."""
+
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and (b"x-move", b"1") in scope["headers"]:
+                scope["root_path"] = "/plain"
+            await self.app(scope, receive, send)
+
+    async def answer(_request: Request) -> JSONResponse:
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/plain/here", answer)])
+    app.add_middleware(Moving)
+    client = client_of(app, ("GET /plain/here", public))
+    assert client.get("/plain/here").status_code == 200
+    assert client.get("/plain/here", headers={"x-move": "1"}).status_code == 404
+    assert client.get("/plain/here").status_code == 200

@@ -50,6 +50,7 @@ class FastAPITree(StarletteAdapter):
     """A Starlette app, into which FastAPI apps or routers may be mounted."""
 
     searches = frozenset({Router.app, APIRouter.app})
+    looks = frozenset({Route.matches, APIRoute.matches})
 
     # The inventory
 

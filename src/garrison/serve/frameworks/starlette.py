@@ -38,6 +38,8 @@ _ENDPOINT_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 _PLAIN = "__garrison_plain__"
 """Where what a lock stands before is kept: the second start of one app locks it anew."""
 _FOLLOWED = "__garrison_followed__"
+_MOST_REMEMBERED = 64
+"""Of one route: a root path may come from a header that a middleware believes."""
 _log = structlog.get_logger("garrison")
 EVERYTHING = re.compile(r".*\Z", re.DOTALL)
 
@@ -48,6 +50,8 @@ class StarletteAdapter:
     framework = "Starlette"
     searches: frozenset[Any] = frozenset({Router.app})
     """How routers of this framework search their list of routes."""
+    looks: frozenset[Any] = frozenset({Route.matches})
+    """How its routes look at a request: path, root path and method, and nothing else."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -229,14 +233,23 @@ class StarletteAdapter:
         """Spare the app's router the search that the guard has made already, most of what a router does.
 
         The guard chose as the router would, so the router's own code is run with the chosen route alone in its list:
-        it matches, converts and fills the scope as ever. Whatever is changed after start ends that, for good.
+        it matches, converts and fills the scope as ever, but that a route without parameters is asked once for each
+        path. Whatever is changed after start ends that, for good.
         """
         self._shortcuts.clear()
         if type(router).app not in self.searches:  # somebody's own search, which may know more than a list of routes
             return
         for route in router.routes:
             if isinstance(route, Route) and sum(route is other for other in router.routes) == 1:
-                self._shortcuts[id(route)] = _search_of(router, route)
+                self._shortcuts[id(route)] = _search_of(router, self._asked_once(route))
+
+    def _asked_once(self, route: Route) -> Route:
+        """Return a copy of the route that remembers what it said; the route itself where that may differ each time."""
+        if route.param_convertors or type(route).matches not in self.looks or "matches" in vars(route):
+            return route
+        asked = copy(route)
+        asked.matches = _remembering(route)  # type: ignore[method-assign, assignment]
+        return asked
 
     def _changed(self) -> None:
         self._shortcuts.clear()
@@ -354,6 +367,25 @@ def _search_of(router: Router, route: Route) -> ASGIApp:
         return search(scope, receive, send)
 
     return find
+
+
+def _remembering(route: Route) -> Callable[[Scope], tuple[Match, Scope]]:
+    """Return the route's `matches`, asked once for each path, root path and method; bounded."""
+    look, full = route.matches, Match.FULL
+    known: dict[tuple[str, str | None, str], Scope] = {}
+
+    def matches(scope: Scope) -> tuple[Match, Scope]:
+        key = (scope["path"], scope.get("root_path"), scope["method"])
+        child = known.get(key)
+        if child is not None and "path_params" not in scope:  # an app around this one may have put some there
+            return full, {**child, "path_params": {}}
+        match, child = look(scope)
+        child["route"] = route  # Starlette's router names the one it asked, which is the copy
+        if match is full and not child["path_params"] and len(known) < _MOST_REMEMBERED:
+            known[key] = dict(child)
+        return match, child
+
+    return matches
 
 
 def _app_of(route: Any) -> Any:

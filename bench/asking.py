@@ -8,7 +8,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from garrison.core.durations import Limit
 from garrison.identity.settings import PasswordCost
 from garrison.serve.frameworks import guard_of
 from garrison.serve.settings import Settings
-from garrison.wire.answer import ASGIApp, Header, Message, Scope
-from garrison.wire.header_lines import Block, TakesHeaderLines
+from garrison.wire.answer import ASGIApp, Message, Scope
+from garrison.wire.header_lines import TakesHeaderLines
 
 SHOWN = {"email": "bench@example.com", "password": "a long walk to the sea"}
 _PLENTY = Limit(10**8, 60)
@@ -165,9 +165,12 @@ class Nowhere(TakesHeaderLines):
         """Take a message."""
 
     async def begin(
-        self, _status: int, _headers: Iterable[Header], _lines: bytes, _added: Iterable[Block], _request_id: str
+        self, _status: int, _fields: Mapping[bytes, bytes], _lines: bytes, _added: bytes, _request_id: str
     ) -> None:
         """Take the beginning of an answer."""
+
+    async def rest(self, _message: Message) -> None:
+        """Take what follows."""
 
 
 async def timed(app: ASGIApp, requests: Sequence[Scope]) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from garrison.guard.headers import HeaderSets
 from garrison.guard.settings import GuardSettings
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
-from garrison.wire.answer import Header, Message, Receive, Scope, Send
-from garrison.wire.header_lines import Block, TakesHeaderLines, header_lines
+from garrison.wire.answer import Message, Receive, Scope, Send
+from garrison.wire.header_lines import TakesHeaderLines, header_lines
 
 pytestmark = pytest.mark.anyio
 SETS = HeaderSets(GuardSettings(development=True), cached=False)
@@ -53,12 +53,13 @@ class Taking(TakesHeaderLines):
         self.sent.append(message)
 
     async def begin(
-        self, status: int, headers: Iterable[Header], lines: bytes, added: Iterable[Block], request_id: str
+        self, status: int, fields: Mapping[bytes, bytes], lines: bytes, added: bytes, request_id: str
     ) -> None:
-        self.sent.append({"type": "http.response.start", "status": status, "headers": headers})
-        self.lines.append(
-            b"".join([lines, *(one.lines for one in added), b"x-request-id: %b\r\n" % request_id.encode()])
-        )
+        self.sent.append({"type": "http.response.start", "status": status, "headers": list(fields.items())})
+        self.lines.append(b"%b%bx-request-id: %b\r\n" % (lines, added, request_id.encode()))
+
+    async def rest(self, message: Message) -> None:
+        await self.send(message)
 
 
 async def receive() -> Message:

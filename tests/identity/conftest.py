@@ -217,7 +217,7 @@ class Process:
         answer = await _answer(call, endpoint, plan.checks, receive)
         document = json.loads(answer.body) if answer.body else None
         offer_renewal(call, answer.headers, stored=False)
-        return Reply(answer.status, [*answer.headers, *call.response_headers], document)
+        return Reply(answer.status, [*answer.headers, *call.added.fields], document)
 
     async def poll(self) -> None:
         """Read the log on, as the background work of a process does."""

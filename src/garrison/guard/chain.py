@@ -12,6 +12,7 @@ plain functions, and only a cold path returns something to await. What was rejec
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
 
 from garrison.core.errors import Denied, StoreError
 from garrison.guard.audit import Refusals
@@ -126,7 +127,7 @@ class Chain:
                 self._streams.close(call)
             plan.counts[call.status] += 1
             call.scope = ENDED
-        if call.replaced is not None and not call.started:
+        if call.replaced is not None and not call.status:
             await self._answer(call, call.replaced, send)
 
     async def websocket(self, inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -221,42 +222,42 @@ class Chain:
 
     def _way_out(self, call: Call, send: Send) -> Send:
         """Return the `send` that the app gets: its answer with our headers, and registered if it is a stream."""
+        taker: Any = getattr(send, "__self__", None)
+        takes = isinstance(taker, TakesHeaderLines)
+        rest: Send = taker.rest if takes else send
 
         def guarded_send(message: Message) -> Awaitable[None]:
-            if not call.started:
-                return self._begin(call, message, send)
-            if call.credential is not None and (call.cut or call.task is not None or "more_body" in message):
-                self._go_on(call, message)
-            return send(message)
+            if call.status:  # it has begun
+                if call.credential is not None and (call.cut or call.task is not None or "more_body" in message):
+                    self._go_on(call, message)
+                return rest(message)
+            if call.replaced is not None:
+                return _nothing()
+            if message["type"] != "http.response.start":
+                return send(message)
+            call.status = status = message["status"]
+            said = message.get("headers", ())
+            if said.__class__ is not list:
+                said = list(said)
+            fields = dict(said)
+            if call.credential is None:
+                header_sets = call.plan.headers
+            else:
+                header_sets = call.plan.personal_headers
+                if call.renewed is not None:
+                    offer_renewal(call, said, stored=header_sets.stored)
+                if b"content-length" not in fields:
+                    self._streams.open(call)
+            if takes and len(fields) == len(said):
+                lines = header_sets.lines(fields, call.secure)
+                if lines is not None:
+                    return taker.begin(  # type: ignore[no-any-return]
+                        status, fields, lines, call.added.lines, call.request_id
+                    )
+            more = (*call.added.fields, (b"x-request-id", call.request_id.encode()))
+            return send({**message, "headers": header_sets.complete(said, more, secure=call.secure)})
 
         return guarded_send
-
-    def _begin(self, call: Call, message: Message, send: Send) -> Awaitable[None]:
-        """Send the beginning of the app's answer with our headers."""
-        if call.replaced is not None:
-            return _nothing()
-        if message["type"] != "http.response.start":
-            return send(message)
-        call.started = True
-        call.status = message["status"]
-        plan: Plan = call.plan
-        headers = message.get("headers", ())
-        said = headers if headers.__class__ is list else list(headers)
-        fields = dict(said)
-        header_sets = plan.headers
-        if call.credential is not None:
-            header_sets = plan.personal_headers
-            if call.renewed is not None:
-                offer_renewal(call, said, stored=header_sets.stored)
-            if b"content-length" not in fields:
-                self._streams.open(call)
-        taker = getattr(send, "__self__", None)
-        if isinstance(taker, TakesHeaderLines):
-            lines = header_sets.lines(fields, call.secure)
-            if lines is not None and len(fields) == len(said):
-                return taker.begin(call.status, said, lines, call.added, call.request_id)
-        more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
-        return send({**message, "headers": header_sets.complete(said, more, secure=call.secure)})
 
     def _go_on(self, call: Call, message: Message) -> None:
         """See to the stream that the rest of a signed-in answer may be."""
@@ -279,9 +280,9 @@ class Chain:
         if call.plan is not None:
             call.plan.counts[answer.status] += 1
         offer_renewal(call, answer.headers, stored=headers.stored)
-        more = (*call.response_headers, (b"x-request-id", call.request_id.encode()))
+        more = (*call.added.fields, (b"x-request-id", call.request_id.encode()))
         complete = headers.complete(answer.headers, more, secure=call.secure)
-        call.started = True
+        call.status = answer.status
         await send_answer(
             Answer(answer.status, tuple(complete), answer.body, answer.code), send, head=call.method == "HEAD"
         )

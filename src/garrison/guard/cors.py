@@ -48,7 +48,7 @@ def cors_layer(settings: GuardSettings) -> BeforeLayer | None:
                     (b"access-control-max-age", _MAX_AGE),
                 ),
             )
-        call.added += (vary if granted is None else granted,)
+        call.added = call.added.then(vary if granted is None else granted)
         return None
 
     return cors

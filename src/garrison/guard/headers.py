@@ -45,6 +45,7 @@ _HTML: tuple[Header, ...] = (
 )
 NO_STORE: Header = (b"cache-control", b"no-store")
 _DROPPED = frozenset({b"server", b"x-powered-by"})
+_MOST_KNOWN = 256
 
 
 class HeaderSets:
@@ -53,7 +54,7 @@ class HeaderSets:
     A set is a tuple of (name, value); `names` holds every name in any set, to find what the app said itself.
     """
 
-    __slots__ = ("_lines", "_ours", "_sets", "names", "stored")
+    __slots__ = ("_known", "_lines", "_ours", "_sets", "names", "stored")
 
     def __init__(self, settings: GuardSettings, *, cached: bool, docs: bool = False) -> None:
         self.stored = cached
@@ -66,6 +67,8 @@ class HeaderSets:
         self._lines = tuple(tuple(header_lines(headers) for headers in pair) for pair in self._sets)
         self._ours = frozenset(name for name, _ in (*api, *html, hsts)) | _DROPPED
         self.names = self._ours | {b"content-type"}
+        self._known: dict[tuple[bytes | bool | None, ...], bytes] = {}
+        """By names, media type and TLS: the blocks of answers that had one; few, and nobody's secret."""
 
     def api(self, *, secure: bool) -> tuple[Header, ...]:
         """Return the set of answers that are no documents."""
@@ -76,9 +79,15 @@ class HeaderSets:
 
         None where those say one of its fields, too, and where names are not in lower case: then `complete` has to look.
         """
-        if not self._ours.isdisjoint(fields) or not b"".join(fields).islower():
-            return None
-        return self._lines[secure][fields.get(b"content-type", b"")[:9].lower() == b"text/html"]
+        shape = (*fields, fields.get(b"content-type"), secure)
+        lines = self._known.get(shape)
+        if lines is None:
+            if not self._ours.isdisjoint(fields) or not b"".join(fields).islower():
+                return None
+            lines = self._lines[secure][fields.get(b"content-type", b"")[:9].lower() == b"text/html"]
+            if len(self._known) < _MOST_KNOWN:
+                self._known[shape] = lines
+        return lines
 
     def complete(self, headers: Iterable[Header], more: Iterable[Header], *, secure: bool) -> list[Header]:
         """Return the app's `headers` and ours and `more`; the app's win, dropped ones are gone."""

@@ -21,7 +21,7 @@ from garrison.policy.inventory import Route
 from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer, Header
 from garrison.wire.call import Call
-from garrison.wire.header_lines import block
+from garrison.wire.header_lines import NO_FIELDS, block
 from garrison.wire.problem import problem
 
 AGGREGATE_FACTOR = 16
@@ -55,7 +55,7 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
     limiter = table.limiter(settings.limit_api, share=settings.share)
     policy = _policy("api", limiter.limit)
     prebuilt = tuple(
-        (block(policy, (b"ratelimit", b'"api";r=%d' % remaining)),)
+        block(policy, (b"ratelimit", b'"api";r=%d' % remaining))
         for remaining in range(min(limiter.limit.count, _MOST_TOLD) + 1)
     )
     last = len(prebuilt) - 1
@@ -68,7 +68,8 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
         if left < 0.0:
             return refused(call, left, "api", policy)
         remaining = remaining_of(left)
-        call.added += prebuilt[remaining if remaining < last else last]
+        told = prebuilt[remaining if remaining < last else last]
+        call.added = told if call.added is NO_FIELDS else call.added.then(told)
         return None
 
     return check_api

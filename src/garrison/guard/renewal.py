@@ -28,4 +28,4 @@ def offer_renewal(call: Call, said: Iterable[Header], *, stored: bool) -> None:
         elif lower == b"set-cookie" and value.startswith(ours):
             return
     if said_how or not stored:
-        call.added += (call.renewed,)
+        call.added = call.added.then(call.renewed)

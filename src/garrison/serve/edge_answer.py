@@ -3,61 +3,98 @@
 uvicorn's `send`, written out for the first message alone, with one line more and with media types checked once; a test
 holds that but for the block both write the same bytes. Without an access log, since `garrison serve` has none of
 uvicorn's (RFC 9110 section 5.5, RFC 9112 section 5; CWE-113).
+
+The head of an answer whose length is known waits for the first of its body, which comes at once as a rule: ASGI allows
+that ("need not flush"), and both are written together. Not while the request's body is still to come, since its client
+may be waiting for the head.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
-from garrison.wire.answer import Header
-from garrison.wire.header_lines import Block, TakesHeaderLines, header_lines
+from garrison.wire.answer import Header, Message
+from garrison.wire.header_lines import TakesHeaderLines, header_lines
 
 _BODILESS = frozenset({204, 304})
-_MOST_CHECKED = 256
-_checked: dict[bytes, bytes] = {}
+_MOST_KINDS = 256
+_kinds: dict[bytes | None, bytes] = {}
 """The media types of answers, as lines: few, the same each time, and nobody's secret."""
-
-
-_last: tuple[list[Header], bytes] = ([], b"")
-
-
-def _lines_of(fields: list[Header]) -> bytes:
-    """Return the server's own fields as a block: a date, in a list that uvicorn makes anew each second."""
-    global _last
-    known, lines = _last
-    if known is not fields:
-        lines = header_lines(fields)
-        _last = fields, lines
-    return lines
+_own: tuple[list[Header], bytes] = ([], b"")
+"""The server's own fields, and as a block: a date, in a list that uvicorn makes anew each second."""
 
 
 class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
     """One request and its answer; made by `EdgeProtocol`."""
 
+    _head = b""
+    """The beginning of the answer, while it waits for the first of the body."""
+
     async def begin(
-        self, status: int, headers: Iterable[Header], lines: bytes, added: Iterable[Block], request_id: str
+        self, status: int, fields: Mapping[bytes, bytes], lines: bytes, added: bytes, request_id: str
     ) -> None:
-        """Begin the answer. Raises RuntimeError where a field of `headers` is none."""
+        """Begin the answer. Raises RuntimeError where one of `fields` is none."""
+        global _own
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
         self.response_started = True
         self.waiting_for_100_continue = False
-        content = [STATUS_LINE[status]]
+        own, own_lines = _own
+        if own is not self.default_headers:
+            own_lines = header_lines(self.default_headers)
+            _own = self.default_headers, own_lines
+        length, kind = fields.get(b"content-length"), _kinds.get(fields.get(b"content-type"))
+        if kind is not None and length is not None and length.isdigit() and len(fields) == 2 and self.keep_alive:
+            self.expected_content_length = int(length)  # the usual answer
+            self.chunked_encoding = False
+            said = b"content-length: %b\r\n%b" % (length, kind)
+        else:
+            said = self._lines_of(status, fields)
+        head = b"%b%b%b%b%bx-request-id: %b\r\n\r\n" % (
+            STATUS_LINE[status],
+            own_lines,
+            said,
+            lines,
+            added,
+            request_id.encode(),
+        )
+        if self.more_body or self.chunked_encoding is not False:
+            self.transport.write(head)
+        else:
+            self._head = head
+
+    async def rest(self, message: Message) -> None:
+        """Send what follows `begin`."""
+        head = self._head
+        if head:
+            self._head = b""
+            body = message.get("body", b"")
+            if (
+                len(body) == self.expected_content_length
+                and message["type"] == "http.response.body"
+                and not message.get("more_body")
+                and not self.flow.write_paused
+                and not self.disconnected
+                and self.scope["method"] != "HEAD"
+            ):  # all of it, ended as uvicorn does
+                self.transport.writelines((head, body))
+                self.response_complete = True
+                self.message_event.set()
+                if not self.keep_alive:
+                    self.transport.close()
+                self.on_response()
+                return
+            if not self.disconnected:
+                self.transport.write(head)
+        await self.send(message)  # type: ignore[arg-type]
+
+    def _lines_of(self, status: int, fields: Mapping[bytes, bytes]) -> bytes:
+        """Return the app's fields as a block, and what they say of the framing; uvicorn's own way."""
+        content: list[bytes] = []
         closes = False
-        if self.default_headers:
-            content.append(_lines_of(self.default_headers))
-        for name, value in headers:  # pairs of any kind: an app may send lists
-            line = _checked.get(value) if name == b"content-type" else None
-            if line is not None:
-                content.append(line)
-                continue
-            if name == b"content-length" and value.isdigit() and self.chunked_encoding is None:  # the usual one
-                self.expected_content_length = int(value)
-                self.chunked_encoding = False
-                content.append(b"content-length: %b\r\n" % value)
-                continue
+        for name, value in fields.items():
             if HEADER_RE.search(name):
                 raise RuntimeError("Invalid HTTP header name.")
             if HEADER_VALUE_RE.search(value):
@@ -73,16 +110,12 @@ class EdgeAnswer(RequestResponseCycle, TakesHeaderLines):
                 self.keep_alive = False
                 closes = True
             line = b"%b: %b\r\n" % (name, value)
-            if name == b"content-type" and len(_checked) < _MOST_CHECKED:
-                _checked[value] = line
+            if name == b"content-type" and len(_kinds) < _MOST_KINDS:
+                _kinds[value] = line
             content.append(line)
-        content.append(lines)
-        for block in added:
-            content.append(block.lines)
         if not self.keep_alive and not closes:
             content.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _BODILESS:
             self.chunked_encoding = True
             content.append(b"transfer-encoding: chunked\r\n")
-        content.append(b"x-request-id: %b\r\n\r\n" % request_id.encode())
-        self.transport.write(b"".join(content))
+        return b"".join(content)

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from garrison.core.principal import Principal
-from garrison.wire.answer import Answer, Header, Scope
-from garrison.wire.header_lines import Block
+from garrison.wire.answer import Answer, Scope
+from garrison.wire.header_lines import NO_FIELDS, Block
 
 ENDED: Scope = {}
 """A call's scope once it has ended. The scope holds the call: together they would be a cycle for the garbage collector,
@@ -51,7 +51,6 @@ class Call:
         "scope",
         "secure",
         "seen",
-        "started",
         "status",
         "task",
         "values",
@@ -96,14 +95,14 @@ class Call:
     """The whole body, once it was read within its bounds."""
     seen: list[bytes] | None
     """The beginning of a body that streamed through, so that the log of a failure can be kept free of it."""
-    added: tuple[Block, ...]
+    added: Block
     """Headers the layers add to whatever goes out."""
     renewed: Block | None
     """A cookie to take the place of the one that was shown, for an answer that is nobody else's."""
     replaced: Answer | None
     """An answer that takes the place of whatever the app says, as long as it has said nothing."""
-    started: bool
     status: int
+    """Of the answer, once it has begun; 0 before."""
     cut: bool
     """True when the stream was cut because its session, token or account ended."""
     task: Any
@@ -127,18 +126,12 @@ class Call:
         self.gone = False
         self.body = None
         self.seen = None
-        self.added = ()
+        self.added = NO_FIELDS
         self.renewed = None
         self.replaced = None
-        self.started = False
         self.status = 0
         self.cut = False
         self.task = None
-
-    @property
-    def response_headers(self) -> list[Header]:
-        """The same as fields."""
-        return [field for block in self.added for field in block.fields]
 
     def header(self, name: bytes) -> bytes:
         """Return the header's value, or empty bytes."""

@@ -10,10 +10,10 @@ LF (CWE-113).
 """
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import NamedTuple
 
-from garrison.wire.answer import Header
+from garrison.wire.answer import Header, Message
 
 
 class Block(NamedTuple):
@@ -21,6 +21,13 @@ class Block(NamedTuple):
 
     fields: tuple[Header, ...]
     lines: bytes
+
+    def then(self, other: "Block") -> "Block":
+        """Return both as one."""
+        return Block(self.fields + other.fields, self.lines + other.lines)
+
+
+NO_FIELDS = Block((), b"")
 
 
 class TakesHeaderLines:
@@ -30,9 +37,13 @@ class TakesHeaderLines:
 
     @abstractmethod
     def begin(
-        self, status: int, headers: Iterable[Header], lines: bytes, added: Iterable[Block], request_id: str
+        self, status: int, fields: Mapping[bytes, bytes], lines: bytes, added: bytes, request_id: str
     ) -> Awaitable[None]:
-        """Begin the answer, as `send` would with `headers`, and behind them `lines`, the blocks and X-Request-Id."""
+        """Begin the answer, as `send` would with `fields`, and behind them both blocks and X-Request-Id."""
+
+    @abstractmethod
+    def rest(self, message: Message) -> Awaitable[None]:
+        """Send a message that comes after the beginning, by whichever way that went."""
 
 
 def block(*fields: Header) -> Block:

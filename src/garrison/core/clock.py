@@ -8,6 +8,7 @@ off still agrees with the others (reliability.md, T16).
 """
 
 import time
+from functools import partial
 from typing import Protocol
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -20,33 +21,28 @@ class Clock(Protocol):
     def boot(self) -> float:
         """Seconds since boot; only differences mean something."""
 
-    def both(self) -> tuple[float, float]:
-        """`now()` and `boot()` of one moment."""
+    @property
+    def offset_s(self) -> float:
+        """What `now()` is ahead of `boot()`, to have both of one moment."""
 
 
 class SystemClock:
     """The clock of a running process. `adjust` is called by the store's poll with the store's own time."""
 
-    __slots__ = ("_offset_s",)
+    __slots__ = ("offset_s",)
+    boot = staticmethod(partial(time.clock_gettime, _BOOTTIME))
 
     def __init__(self) -> None:
-        self._offset_s = time.time() - time.clock_gettime(_BOOTTIME)
+        self.offset_s = time.time() - self.boot()
 
     def now(self) -> float:
-        return time.clock_gettime(_BOOTTIME) + self._offset_s
-
-    def boot(self) -> float:
-        return time.clock_gettime(_BOOTTIME)
-
-    def both(self) -> tuple[float, float]:
-        boot = time.clock_gettime(_BOOTTIME)
-        return boot + self._offset_s, boot
+        return self.boot() + self.offset_s
 
     def adjust(self, store_now_s: float) -> float:
         """Take the store's time as the truth; return how far off we were, in seconds."""
-        before = self._offset_s
-        self._offset_s = store_now_s - time.clock_gettime(_BOOTTIME)
-        return self._offset_s - before
+        before = self.offset_s
+        self.offset_s = store_now_s - self.boot()
+        return self.offset_s - before
 
 
 class ManualClock:
@@ -62,8 +58,9 @@ class ManualClock:
     def boot(self) -> float:
         return self._boot_s
 
-    def both(self) -> tuple[float, float]:
-        return self._now_s, self._boot_s
+    @property
+    def offset_s(self) -> float:
+        return self._now_s - self._boot_s
 
     def advance(self, seconds: float) -> None:
         """Let both clocks run on by `seconds`."""

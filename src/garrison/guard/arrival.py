@@ -39,12 +39,13 @@ def arrival_layer(clock: Clock) -> BeforeLayer:
     """Return the layer that fills what `Call` has no defaults for: every other one may rely on it."""
     prefix = secrets.token_hex(6)
     counter = itertools.count(1).__next__
-    both = clock.both
+    boot_of = clock.boot
 
     def arrive(call: Call) -> Answer | None:
         scope = call.scope
         call.request_id = f"{prefix}{counter():08x}"
-        call.now, call.boot = both()
+        call.boot = boot = boot_of()
+        call.now = boot + clock.offset_s
         client = scope.get("client")
         call.peer = peer = client[0] if client else ""
         call.network = network_of(peer)

@@ -71,17 +71,20 @@ def authenticate_check(authenticators: Sequence[Authenticator], *, lenient: bool
         if b"authorization" in headers or b"x-api-key" in headers:
             if b"authorization" in headers and b"x-api-key" in headers:
                 return problem("two_credentials", call.request_id)
-            for check in explicit:
-                outcome = check(call)
-                if outcome is not None:
-                    return settle(call, outcome, explicitly=True)
-            return invalid_token(call)
-        if b"cookie" in headers:
-            for check in implicit:
-                outcome = check(call)
-                if outcome is not None:
-                    return settle(call, outcome, explicitly=False)
-        return None
+            explicitly, checks = True, explicit
+        elif b"cookie" in headers:
+            explicitly, checks = False, implicit
+        else:
+            return None
+        for check in checks:
+            outcome = check(call)
+            if outcome is not None:
+                if outcome is REFUSED or hasattr(outcome, "__await__"):
+                    return settle(call, outcome, explicitly=explicitly)
+                call.credential = outcome  # the usual case of `settle`, written out
+                call.principal = outcome.principal  # type: ignore[union-attr]
+                return None
+        return invalid_token(call) if explicitly else None
 
     def settle(
         call: Call, outcome: "Verified | Refused | Awaitable[Outcome]", *, explicitly: bool

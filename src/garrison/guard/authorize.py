@@ -62,6 +62,12 @@ def _who(rule: Rule) -> Check:
     scope_text = " ".join(sorted(scopes))
     more = (b"www-authenticate", f'Bearer error="insufficient_scope", scope="{scope_text}"'.encode())
 
+    def check_signed_in(call: Call) -> Answer | None:
+        principal = call.principal
+        if principal.kind == "anonymous":
+            return unauthenticated(call)
+        return problem("forbidden", call.request_id) if principal.delegated else None
+
     def check_who(call: Call) -> Answer | None:
         principal = call.principal
         if principal.kind == "anonymous":
@@ -77,7 +83,7 @@ def _who(rule: Rule) -> Check:
             return problem("forbidden", call.request_id)
         return None
 
-    return check_who
+    return check_who if roles or scopes or kinds else check_signed_in
 
 
 def credential_kind(principal: Principal) -> str:

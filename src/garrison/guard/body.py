@@ -15,6 +15,7 @@ from garrison.wire.problem import problem
 
 KEPT_BYTES = 65_536
 """How much of a streamed body is kept at least, to take it out of the log if the app fails."""
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def has_body(call: Call) -> bool:
@@ -48,12 +49,9 @@ def body_check(max_bytes: int) -> Check:
     """Return the check that refuses what declares itself too large; reading comes later, in `bounded_receive`."""
 
     def check_body(call: Call) -> Answer | None:
-        headers = call.headers
         if (
-            b"content-length" not in headers
-            and b"transfer-encoding" not in headers
-            and call.scope.get("http_version") == "1.1"
-        ):  # the usual case, written out
+            _FRAMING.isdisjoint(call.headers) and call.scope.get("http_version") == "1.1"
+        ):  # the usual case of `has_body`
             return None
         if has_body(call):
             length = declared_length(call)

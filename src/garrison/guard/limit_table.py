@@ -71,13 +71,15 @@ class LimitTable:
 class Limiter:
     """The buckets of one limit. `limit` is what this process counts: its share."""
 
-    __slots__ = ("_interval_s", "_shared", "_slack_s", "_table", "buckets", "limit", "period_s")
+    __slots__ = ("_interval_s", "_shared", "_slack_s", "_table", "buckets", "limit", "most_s", "period_s")
 
     def __init__(self, table: LimitTable, limit: Limit) -> None:
         self.limit = limit
         self.period_s = limit.period_s
         self._interval_s = limit.period_s / limit.count
         self._slack_s = self._interval_s * _SLACK
+        self.most_s = self.period_s - self._interval_s
+        """What `take` returns for an idle bucket: no hit leaves more."""
         self._table = table
         self._shared: dict[int, float] = {}
         self.buckets: dict[str, float] = {}
@@ -93,7 +95,10 @@ class Limiter:
         tat = buckets.get(key)
         if tat is None:
             return self._take_new(key, now)
-        tat = (now if tat < now else tat) + self._interval_s
+        if tat < now:
+            buckets[key] = now + self._interval_s
+            return self.most_s
+        tat += self._interval_s
         left = self.period_s - (tat - now)
         if left >= 0.0:
             buckets[key] = tat

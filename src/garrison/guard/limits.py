@@ -60,6 +60,7 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
     )
     last = len(prebuilt) - 1
     take, remaining_of = limiter.take, limiter.remaining
+    most_s, most_told = limiter.most_s, prebuilt[min(remaining_of(limiter.most_s), last)]
 
     def check_api(call: Call) -> Answer | None:
         principal = call.principal  # `_who`, written out for the usual case
@@ -67,8 +68,10 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
         left = take(who, call.boot)
         if left < 0.0:
             return refused(call, left, "api", policy)
-        remaining = remaining_of(left)
-        told = prebuilt[remaining if remaining < last else last]
+        if left == most_s:
+            told = most_told
+        else:
+            told = prebuilt[min(remaining_of(left), last)]
         call.added = told if call.added is NO_FIELDS else call.added.then(told)
         return None
 

@@ -1,6 +1,7 @@
 """What an adapter does: put the guard in front of an app, list its routes, and lock what runs them."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from operator import methodcaller
 from typing import Any, Protocol
 
 from garrison.policy.decide import Decisions
@@ -11,6 +12,8 @@ from garrison.wire.answer import ASGIApp, Receive, Scope, Send
 
 GUARD = "__garrison__"
 """Attribute under which a guarded app's class names its guard."""
+own_root_path: Callable[[Scope], str] = methodcaller("get", "root_path", "")
+"""The root path that the server gives, asked without a function of Python's, since it is asked at each request."""
 Entry = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
 
 

@@ -13,7 +13,7 @@ from garrison.policy.decide import Decisions
 from garrison.policy.inventory import WEBSOCKET_METHOD, Branch, Route
 from garrison.policy.lock import OnRefusal, locked
 from garrison.policy.table import Pattern, Policy, parameters_of
-from garrison.serve.frameworks.adapter import GUARD, Entry
+from garrison.serve.frameworks.adapter import GUARD, Entry, own_root_path
 from garrison.wire.answer import ASGIApp, Receive, Scope, Send
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -24,6 +24,7 @@ class PlainAdapter:
     """Wraps the app: there is nothing to guard it in place by."""
 
     framework = "ASGI"
+    root_path = staticmethod(own_root_path)
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,9 +60,6 @@ class PlainAdapter:
 
     def has_late(self, scope: Scope) -> bool:
         return False
-
-    def root_path(self, scope: Scope) -> str:
-        return str(scope.get("root_path", ""))
 
     def prepare(self, decisions: Decisions, *, development: bool) -> None:
         return None

@@ -28,7 +28,7 @@ from garrison.policy.inventory import Branch, Node
 from garrison.policy.inventory import Route as Leaf
 from garrison.policy.lock import OnRefusal, gate, locked
 from garrison.policy.table import Policy
-from garrison.serve.frameworks.adapter import GUARD, Entry
+from garrison.serve.frameworks.adapter import GUARD, Entry, own_root_path
 from garrison.serve.frameworks.late import watch
 from garrison.wire.answer import Answer, ASGIApp, Receive, Scope, Send
 from garrison.wire.call import Call
@@ -50,6 +50,7 @@ class StarletteAdapter:
     framework = "Starlette"
     searches: frozenset[Any] = frozenset({Router.app})
     """How routers of this framework search their list of routes."""
+    root_path: Callable[[Scope], str] = staticmethod(own_root_path)
     looks: frozenset[Any] = frozenset({Route.matches})
     """How its routes look at a request: path, root path and method, and nothing else."""
 
@@ -106,9 +107,6 @@ class StarletteAdapter:
             return self._meets_late(self._app.router, {**scope, "root_path": self.root_path(scope)})
         except Exception:  # converters are the app's code: whatever they raise, no endpoint would run
             return False
-
-    def root_path(self, scope: Scope) -> str:
-        return str(scope.get("root_path", ""))
 
     def prepare(self, decisions: Decisions, *, development: bool) -> None:
         """Let what breaks be answered like every other refusal: Starlette would answer in plain text."""

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.testclient import TestClient
 
 from garrison import public
+from garrison.serve.frameworks.starlette import _is_plain
 from tests.policy.guarded import client_of
 
 
@@ -152,3 +154,42 @@ def test_what_a_route_said_of_one_root_path_is_not_taken_for_another() -> None:
     assert client.get("/plain/here").status_code == 200
     assert client.get("/plain/here", headers={"x-move": "1"}).status_code == 404
     assert client.get("/plain/here").status_code == 200
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+def test_an_endpoint_finds_in_its_scope_what_it_would_find_without_a_guard(make: Any) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> JSONResponse:
+        seen.append({name: value for name, value in request.scope.items() if not name.startswith("fastapi_")})
+        return JSONResponse({})
+
+    app = make()
+    app.router.routes[:] = []
+    app.router.add_route("/plain", answer)
+    app.router.add_route("/plain/{name}", answer)
+    paths = ("/plain", "/plain", "/plain/a", "/plain/b")
+    bare = TestClient(app)
+    for path in paths:
+        assert bare.get(path).status_code == 200
+    client = client_of(app, ("GET /plain", public), ("GET /plain/{name}", public))
+    for path in paths:
+        assert client.get(path).status_code == 200
+    for without, guarded in zip(seen[:4], seen[4:], strict=True):
+        assert guarded.keys() - without.keys() == {"garrison", "user"}
+        assert without.keys() <= guarded.keys()
+        for name in ("router", "route", "endpoint", "path_params", "app", "path", "root_path"):
+            assert guarded.get(name) == without.get(name), name
+            assert name in ("path", "root_path", "path_params") or guarded.get(name) is without.get(name), name
+
+
+def test_the_search_that_is_not_run_again_is_starlettes_own_as_it_was_and_no_other() -> None:
+    """Where this fails under a later release, that search is run as it is: read it, then say what it names."""
+    assert _is_plain(Router.app)
+    assert not _is_plain(APIRouter.app)
+
+    async def app(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        scope["seen"] = "by a later release"
+        await Router.app(self, scope, receive, send)
+
+    assert not _is_plain(app)

@@ -42,7 +42,7 @@ class CookieAuthenticator:
         else:
             return None
         header, start = call.headers[b"cookie"], names.session_start
-        if header.startswith(start) and header.find(start, 1) < 0:  # the usual case: first, and once
+        if header.rfind(start) == 0:  # the usual case: first, and once
             value = header[len(start) :].partition(b";")[0]
         else:
             found = find_cookie(header, names.session)

@@ -9,7 +9,7 @@ so that an attribute of the instance stands before it. The app's own router has 
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, MutableMapping
 from copy import copy
 from functools import partial
 from typing import Any
@@ -38,6 +38,10 @@ _ENDPOINT_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 _PLAIN = "__garrison_plain__"
 """Where what a lock stands before is kept: the second start of one app locks it anew."""
 _FOLLOWED = "__garrison_followed__"
+_SEARCH = frozenset({"type", "router", "route", "http", "path", "/", "lifespan", "routes", "matches", "Match", "FULL"})
+_SEARCH |= {"PARTIAL", "NONE", "update", "handle", "get_route_path", "dict", "redirect_slashes", "endswith", "rstrip"}
+_SEARCH |= {"URL", "RedirectResponse", "str", "default"}
+"""All that Starlette's `Router.app` names and says."""
 _MOST_REMEMBERED = 64
 """Of one route: a root path may come from a header that a middleware believes."""
 _log = structlog.get_logger("garrison")
@@ -239,15 +243,7 @@ class StarletteAdapter:
             return
         for route in router.routes:
             if isinstance(route, Route) and sum(route is other for other in router.routes) == 1:
-                self._shortcuts[id(route)] = _search_of(router, self._asked_once(route))
-
-    def _asked_once(self, route: Route) -> Route:
-        """Return a copy of the route that remembers what it said; the route itself where that may differ each time."""
-        if route.param_convertors or type(route).matches not in self.looks or "matches" in vars(route):
-            return route
-        asked = copy(route)
-        asked.matches = _remembering(route)  # type: ignore[method-assign, assignment]
-        return asked
+                self._shortcuts[id(route)] = _search_of(router, route, looks=self.looks)
 
     def _changed(self) -> None:
         self._shortcuts.clear()
@@ -354,23 +350,52 @@ def plain(app: Any) -> Any:
     return getattr(app, _PLAIN, app)
 
 
-def _search_of(router: Router, route: Route) -> ASGIApp:
-    """Return the router's search with this route alone in its list; to the app it is still the same router."""
+def _search_of(router: Router, route: Route, *, looks: Container[Any]) -> ASGIApp:
+    """Return the router's search with this route alone in its list; to the app it is still the same router.
+
+    A route without parameters says the same of the same path, root path and method, and is asked once. Where the search
+    does nothing but what it did when this was written, it is not run again either.
+    """
+    has_memory = not route.param_convertors and type(route).matches in looks and "matches" not in vars(route)
+    is_plain = _is_plain(type(router).app)
+    named = {"route": route} if is_plain and "route" in type(router).app.__code__.co_consts else {}
+    known: dict[tuple[str, str | None, str], Scope] = {}
     alone = copy(router)
-    vars(alone)["routes"] = [route]
+    vars(alone)["routes"] = [_remembering(route, known, named) if has_memory else route]
     search = alone.app
 
     def find(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         scope.setdefault("router", router)
         return search(scope, receive, send)
 
-    return find
+    def find_known(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        child = known.get((scope["path"], scope.get("root_path"), scope["method"]))
+        if child is None or "path_params" in scope or "router" in scope:
+            return find(scope, receive, send)
+        scope.update(child)
+        scope["path_params"] = {}
+        scope["router"] = router
+        return route.handle(scope, receive, send)
+
+    return find_known if has_memory and is_plain else find
 
 
-def _remembering(route: Route) -> Callable[[Scope], tuple[Match, Scope]]:
-    """Return the route's `matches`, asked once for each path, root path and method; bounded."""
+def _is_plain(search: Any) -> bool:
+    """Say whether a router's search is the one that `find_known` stands for: names and texts of its code are all known.
+
+    A later release that looks at anything else, or does more, is run as it is.
+    """
+    code = search.__code__
+    return _SEARCH.issuperset(code.co_names) and _SEARCH.issuperset(one for one in code.co_consts if type(one) is str)
+
+
+def _remembering(route: Route, known: dict[tuple[str, str | None, str], Scope], named: Scope) -> Any:
+    """Return a copy of the route that is asked once for each path, root path and method; bounded.
+
+    `named`: what the router puts into the scope besides.
+    """
+    asked: Any = copy(route)
     look, full = route.matches, Match.FULL
-    known: dict[tuple[str, str | None, str], Scope] = {}
 
     def matches(scope: Scope) -> tuple[Match, Scope]:
         key = (scope["path"], scope.get("root_path"), scope["method"])
@@ -378,12 +403,19 @@ def _remembering(route: Route) -> Callable[[Scope], tuple[Match, Scope]]:
         if child is not None and "path_params" not in scope:  # an app around this one may have put some there
             return full, {**child, "path_params": {}}
         match, child = look(scope)
-        child["route"] = route  # Starlette's router names the one it asked, which is the copy
         if match is full and not child["path_params"] and len(known) < _MOST_REMEMBERED:
-            known[key] = dict(child)
+            known[key] = {**child, **named}
         return match, child
 
-    return matches
+    def handle(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope.get("route") is asked:
+            scope["route"] = route
+        return route.handle(scope, receive, send)
+
+    asked.matches = matches
+    if type(route).matches is Route.matches:  # FastAPI's own names the route itself
+        asked.handle = handle
+    return asked
 
 
 def _app_of(route: Any) -> Any:

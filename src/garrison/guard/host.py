@@ -23,7 +23,7 @@ def host_layer(settings: GuardSettings) -> BeforeLayer:
     """Return the layer that sets `call.host` or answers 400; 503 where development is reached from beyond."""
     allowed = settings.allowed_hosts | (_LOOPBACK_NAMES if settings.development else frozenset())
     local_only = settings.development and not settings.expose
-    known: dict[bytes, str] = {}
+    known: dict[bytes | None, str] = {}
     local: set[str] = {"testserver"}
 
     def check_host(call: Call) -> Answer | None:
@@ -32,7 +32,7 @@ def host_layer(settings: GuardSettings) -> BeforeLayer:
             if server is not None and server[0] not in local and not is_local(server[0], server[1]):
                 return problem("not_exposed", call.request_id)
         header = call.headers.get(b"host")
-        host = known.get(header) if header is not None else None
+        host = known.get(header)
         if host is None:
             host = read(header)
             if host is None:

@@ -6,7 +6,7 @@ stays cheap; `runtime` is imported when something starts.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from garrison.core.errors import GarrisonError, PolicyError
@@ -48,6 +48,7 @@ class Garrison:
         self._settings = settings
         self._prefix = prefix
         self._adapter: Adapter | None = None
+        self._doors: dict[Any, ASGIApp] = {}
         self._runtime: Runtime | None = None
         self._starting = threading.Lock()
         self.stand_in = StandIn()
@@ -84,9 +85,24 @@ class Garrison:
             else:
                 raise GarrisonError("unknown_scope", f"no guard for ASGI scopes of type {kind}")
 
+        def door(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            runtime = garrison._runtime
+            if runtime is not None and runtime.has_background and scope["type"] == "http":
+                return runtime.chain.http(adapter.inner, scope, receive, send)
+            return entry(None, scope, receive, send)
+
         guarded: App = adapter.install(entry, owner=self)
+        self._doors = {entry: door}
         self._adapter = adapter
         return guarded
+
+    def door(self, app: ASGIApp) -> ASGIApp:
+        """Return the guarded app's entrance as a plain function, without a coroutine of its own, for `garrison serve`.
+
+        Other servers look at what they are given, and take a plain function for another protocol. The app itself where
+        somebody has put an entrance before ours.
+        """
+        return self._doors.get(type(app).__call__, app)
 
     @property
     def adapter(self) -> Adapter | None:

@@ -68,7 +68,7 @@ def serve(
     guard = guard_of(app)
     if guard is not None:
         guard.behind_edge = True
-    config = _config(app, _fitting(protocol))
+    config = _config(app if guard is None else guard.door(app), _fitting(protocol))
     if workers == 1:
         return _run(_Server(config, ready), listener)
     return _Parent(config, listener, workers, ready).run()

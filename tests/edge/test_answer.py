@@ -98,7 +98,9 @@ def told(
 
 
 @given(
-    st.lists(st.tuples(NAMES, VALUES) | st.tuples(NAMES, VALUES).map(list), max_size=4, unique_by=lambda field: field[0]),
+    st.lists(
+        st.tuples(NAMES, VALUES) | st.tuples(NAMES, VALUES).map(list), max_size=4, unique_by=lambda field: field[0]
+    ),
     st.sampled_from([200, 204, 304, 404]),
     st.sampled_from(["GET", "HEAD"]),
     st.booleans(),

@@ -11,6 +11,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from garrison import allow, public
 from garrison.core.principal import Principal
+from garrison.guard.routing import routing_layer
 from garrison.policy.decide import Decision, decide
 from garrison.policy.match import Matcher, Meaning
 from garrison.policy.table import Policy
@@ -184,3 +185,50 @@ def test_what_is_remembered_is_bounded() -> None:
     asked(matcher, ("http", "X" * 8000, b"/1", "h", ""))
     assert 0 < len(matcher.remembered) <= 4096
     assert all(len(method) + len(raw_path or b"") <= 512 for method, raw_path, _ in matcher.remembered)
+
+
+def test_the_routing_layer_remembers_under_all_that_it_reads() -> None:
+    """Whatever it looks at, changed alone after a first request, is looked at again."""
+
+    async def endpoint(_request: Any) -> Any:
+        raise AssertionError
+
+    app = Starlette(routes=[Route("/a", endpoint), Route("/a/b", endpoint, methods=["POST"])])
+    app.router.routes.append(WebSocketRoute("/a", endpoint))
+    adapter = adapter_for(app)
+    root = adapter.inventory(Policy())
+    decisions = decided(root)
+    for number, decision in enumerate(decisions.all()):
+        decision.plan = number
+    plain: dict[str, Any] = {"type": "http", "method": "GET", "path": "/a", "raw_path": b"/a", "root_path": ""}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"method": "POST"},
+        {"method": "HEAD"},
+        {"path": "/b"},
+        {"raw_path": b"/b"},
+        {"raw_path": b"/a?c=/b"},
+        {"raw_path": None},
+        {"raw_path": None, "path": "/b"},
+        {"root_path": "/a"},
+        {"root_path": "/a", "path": "/a/a", "raw_path": b"/a/a"},
+        {"type": "websocket"},
+    ]
+
+    def said(change: dict[str, Any], *, after: bool) -> Any:
+        nothing: Any = None
+        layer = routing_layer(
+            Matcher(root, decisions),
+            root_path=adapter.root_path,
+            has_late=lambda _scope: False,
+            late=nothing,
+            redirect=nothing,
+        )
+        for scope in [plain, plain | change] if after else [plain | change]:
+            call = Call(scope)
+            call.request_id, call.headers = "", {}
+            answer = layer(call)
+        return answer and answer.code, call.path, call.route and call.route.label, call.plan
+
+    assert [said(change, after=True) for change in changes] == [said(change, after=False) for change in changes]
+    assert len({said(change, after=True) for change in changes}) > 4

@@ -5,13 +5,14 @@ not in its normal form 400; a slash redirect to a decided route is left to the f
 run. A route that appeared after start is undecided: 401, or 403 when signed in, and an event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.plan import Plan
 from garrison.policy.decide import Decision
-from garrison.policy.match import Matcher
+from garrison.policy.match import MOST_REMEMBERED, Matcher
 from garrison.wire.answer import Answer, Scope
 from garrison.wire.call import Call
 from garrison.wire.problem import problem
@@ -27,26 +28,34 @@ def routing_layer(
 ) -> BeforeLayer:
     """Return the layer that sets `call.path`, `call.route`, `call.plan`, `call.params` and `call.values`."""
     meaning_of, has_hosts, remembered = matcher.meaning, matcher.has_hosts, matcher.remembered
+    usual: dict[
+        tuple[str, str, bytes | None, str, str], tuple[str, Any, Any, Mapping[str, str], Mapping[str, Any]]
+    ] = {}
+    """Of what the matcher remembers, what was found, as the call takes it; under all that this layer reads."""
 
     def route(call: Call) -> Answer | None:
         scope = call.scope
-        raw, root = scope.get("raw_path"), root_path(scope)
-        kind = call.kind
-        meaning = remembered.get((call.method, raw, root)) if kind == "http" else None
-        if meaning is None:
-            if raw is None:
-                raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
-            elif b"?" in raw:  # servers disagree on whether the query is part of it
-                raw = raw.partition(b"?")[0]
-            host = _host(call) if has_hosts else call.host
-            meaning = meaning_of(kind, call.method if kind == "http" else "WS", raw, root, host)
+        raw, root, kind = scope.get("raw_path"), root_path(scope), call.kind
+        key = (kind, call.method, raw, root, scope["path"])
+        known = usual.get(key)
+        if known is not None:
+            call.path, call.route, call.plan, call.params, call.values = known
+            return None
+        if raw is None:
+            raw = quote(scope["path"], safe="/!$&'()*+,;=:@~").encode()
+        elif b"?" in raw:  # servers disagree on whether the query is part of it
+            raw = raw.partition(b"?")[0]
+        host = _host(call) if has_hosts else call.host
+        meaning = meaning_of(kind, call.method if kind == "http" else "WS", raw, root, host)
         path = meaning.path
         if meaning.outcome == "found" and path == scope["path"]:
-            call.path = path
-            call.route = decision = meaning.decision
-            call.plan = decision.plan  # type: ignore[union-attr]
-            call.params = meaning.params
-            call.values = meaning.values
+            decision = meaning.decision
+            known = (path, decision, decision.plan, meaning.params, meaning.values)  # type: ignore[union-attr]
+            call.path, call.route, call.plan, call.params, call.values = known
+            if remembered.get((call.method, raw, root)) is meaning and key[2] in (None, raw):
+                if len(usual) >= MOST_REMEMBERED:
+                    usual.clear()
+                usual[key] = known
             return None
         outcome = meaning.outcome
         if outcome == "bad_path" or (path != scope["path"] and outcome != "missing"):

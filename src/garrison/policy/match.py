@@ -18,7 +18,7 @@ from garrison.policy.tree import Asked, Meaning, Tree, any_host
 
 __all__ = ["Matcher", "Meaning"]
 
-_MOST_REMEMBERED = 4096
+MOST_REMEMBERED = 4096
 _LONGEST_REMEMBERED = 512
 _PARAMETER = re.compile(r"\{[^}]*\}")
 
@@ -49,7 +49,7 @@ class Matcher:
                 return known
         meaning = self._judge(kind, method, raw, root_path, host)
         if kind == "http" and not self.has_hosts and len(method) + len(raw) <= _LONGEST_REMEMBERED:
-            if len(self.remembered) >= _MOST_REMEMBERED:
+            if len(self.remembered) >= MOST_REMEMBERED:
                 self.remembered.clear()
             self.remembered[key] = meaning
         return meaning

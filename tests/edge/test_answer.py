@@ -44,6 +44,10 @@ class Written:
 
 class Flow:
     write_paused = False
+    drained = 0
+
+    async def drain(self) -> None:
+        self.drained += 1
 
 
 def answer(kind: type[RequestResponseCycle], method: str, *, keep_alive: bool) -> tuple[RequestResponseCycle, Written]:
@@ -155,6 +159,36 @@ async def test_a_head_waits_for_its_body_only_where_nobody_waits_for_the_head(
     assert written.data == before
 
 
+def piece(body: bytes, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [piece(b"ok")],
+        [piece(b"o")],
+        [piece(b"okay")],
+        [piece(b"o", more=True), piece(b"k")],
+        [piece(b"ok", more=True), piece(b"")],
+        [piece(b"ok", more=True)],
+        [piece(b"", more=True), piece(b"ok")],
+        [{"type": "http.response.trailers", "body": b"ok"}],
+    ],
+)
+def test_whatever_follows_the_head_is_sent_as_uvicorn_would(method: str, bodies: list[Any]) -> None:
+    messages = [{"type": "http.response.start", "status": 200, "headers": list(USUAL.items())}, *bodies]
+    for _ in range(2):  # the second time the media type is known
+        plain, ours = (
+            told(RequestResponseCycle, method, True, messages),
+            told(EdgeAnswer, method, True, messages, b"", read=True),
+        )
+        for line in (b"content-type: text/plain\r\n", b"x-added: 2\r\n", b"x-request-id: id\r\n"):
+            plain, ours = (*plain[:2], plain[2].replace(line, b"")), (*ours[:2], ours[2].replace(line, b""))
+        assert ours == plain
+
+
 async def test_whoever_has_gone_gets_nothing() -> None:
     made, written = answer(EdgeAnswer, "GET", keep_alive=True)
     made.more_body = False
@@ -163,3 +197,16 @@ async def test_whoever_has_gone_gets_nothing() -> None:
     made.disconnected = True
     await made.rest({"type": "http.response.body", "body": b"ok"})
     assert written.data == b""
+
+
+async def test_an_answer_waits_for_a_client_that_reads_slowly() -> None:
+    made, written = answer(EdgeAnswer, "GET", keep_alive=True)
+    made.more_body = False
+    flow: Any = made.flow
+    assert isinstance(made, EdgeAnswer)
+    await made.begin(200, USUAL, b"", b"", "id")
+    assert flow.drained == 0
+    flow.write_paused = True
+    await made.rest({"type": "http.response.body", "body": b"ok"})
+    assert flow.drained == 1
+    assert written.data.endswith(b"\r\n\r\nok")

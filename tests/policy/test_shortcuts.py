@@ -193,3 +193,24 @@ def test_the_search_that_is_not_run_again_is_starlettes_own_as_it_was_and_no_oth
         await Router.app(self, scope, receive, send)
 
     assert not _is_plain(app)
+
+
+@pytest.mark.parametrize("given", [{"path_params": {"outer": "1"}}, {"router": "of an app around"}])
+def test_what_an_app_around_this_one_has_put_into_the_scope_stays_there(given: dict[str, Any]) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> JSONResponse:
+        seen.append({"path_params": request.path_params, "router": request.scope["router"]})
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/plain", answer)])
+    client = client_of(app, ("GET /plain", public))
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, **given}, receive, send)
+
+    inside = TestClient(outer)
+    for one in (client, client, inside, inside, client):
+        assert one.get("/plain").status_code == 200
+    own = {"path_params": {}, "router": app.router}
+    assert seen == [own, own, own | given, own | given, own]

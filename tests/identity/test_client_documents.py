@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
+import structlog
 from starlette.testclient import TestClient
 
 from garrison.core.durations import Limit
@@ -510,9 +511,13 @@ def test_a_stranger_cannot_send_people_on_by_a_link_of_ours(api: Api, host: Host
         ({"prompt": "none"}, "login_required"),
         ({"request": "x"}, "request_not_supported"),
     ):
-        assert told(flow, flow.ask(**change)) == {
+        with structlog.testing.capture_logs() as logs:
+            heard = told(flow, flow.ask(**change))
+        why = heard.pop("error_description")
+        assert heard == {
             "from": "garrison", "error": error, "state": flow.state, "iss": "http://127.0.0.1:8000"
         }, change  # fmt: skip
+        assert [(one["code"], one["reason"]) for one in logs if one["event"] == "refused"] == [(error, why)]
     pushed = {"client_id": host.client_id, "request_uri": "https://evil.example.com"}
     assert told(flow, flow.ask(**pushed))["error"] == "request_uri_not_supported"
     flow.sign_in()

@@ -14,11 +14,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+import structlog
 from starlette.testclient import TestClient
 
 from garrison.core.clock import ManualClock
 from garrison.identity.clients.model import Client as OAuthClient
 from garrison.identity.clients.service import ClientService, Made
+from garrison.identity.oauth.errors import NOT_ITS_AUDIENCE, NOT_ITS_SCOPE
 from garrison.identity.oauth.request import is_same_redirect
 from garrison.identity.signing.jose import verify
 from tests.identity.test_dpop import Key
@@ -187,7 +189,10 @@ def test_a_code_is_spent_once_and_a_replay_ends_what_it_gave(flow: Flow) -> None
     body = flow.exchange(code).json()
     assert flow.api.get("/tasks", body["access_token"]) == 200
     replayed = flow.exchange(code)
-    assert (replayed.status_code, replayed.json()) == (400, {"error": "invalid_grant"})
+    assert (replayed.status_code, replayed.json()["error"]) == (400, "invalid_grant")
+    unknown = flow.exchange("x" * 43).json()
+    assert unknown == replayed.json(), "which of them it is would help whoever has somebody else's code"
+    assert unknown["error_description"]
     assert flow.api.get("/tasks", body["access_token"]) == 401
     assert refresh(flow, body["refresh_token"]).json()["error"] == "invalid_grant"
 
@@ -198,7 +203,7 @@ def test_of_many_requests_with_one_code_one_wins_at_most(flow: Flow) -> None:
         answers = list(pool.map(lambda _: flow.exchange(code), range(8)))
     won = [answer.json() for answer in answers if answer.status_code == 200]
     lost = [answer.json() for answer in answers if answer.status_code != 200]
-    assert lost == [{"error": "invalid_grant"}] * 7
+    assert [one["error"] for one in lost] == ["invalid_grant"] * 7
     assert [flow.api.get("/tasks", body["access_token"]) for body in won] == [401], "the others were replays"
 
 
@@ -458,7 +463,7 @@ def test_a_code_is_for_the_key_that_was_named_and_no_other(flow: Flow, keys: tup
         page = flow.browser.get("/oauth/authorize?" + urlencode(link))
     code = flow.sent_back(flow.post(page.text, step="decide", decision="allow"))["code"]
     for headers in (None, proof(other, "/oauth/token")):
-        assert flow.exchange(code, headers).json() == {"error": "invalid_grant"}
+        assert flow.exchange(code, headers).json()["error"] == "invalid_grant"
     answer = flow.exchange(code, proof(key, "/oauth/token"))
     assert (answer.status_code, answer.json()["token_type"]) == (200, "DPoP")
 
@@ -671,3 +676,19 @@ def test_a_client_has_what_it_was_registered_with(api: Api) -> None:
     for wrong in cases:
         with pytest.raises(ValueError, match="redirect URI|public client"):  # noqa: RUF043 - one of the two
             make(api, **wrong)
+
+
+def test_what_is_refused_is_told_to_the_app_and_a_page_to_the_log(flow: Flow) -> None:
+    with structlog.testing.capture_logs() as logs:
+        told = flow.sent_back(flow.ask(code_challenge=None))
+        assert told["error"] == "invalid_request"
+        assert "code_challenge" in told["error_description"]
+        assert flow.sent_back(flow.ask(scope="canary"))["error_description"] == NOT_ITS_SCOPE
+        assert flow.sent_back(flow.ask(audience="https://canary.example.com"))["error_description"] == NOT_ITS_AUDIENCE
+        assert flow.ask(client_id="cli_canary").status_code == 400
+        assert flow.ask(redirect_uri="https://canary.example.com/").status_code == 400
+        assert flow.sign_in(password="canary canary").status_code == 401
+    codes = [one["code"] for one in logs if one["event"] == "refused"]
+    expected = ["invalid_request", "invalid_scope", "invalid_target"]
+    assert codes == [*expected, "unknown_client", "unknown_redirect_uri", "invalid_credentials"]
+    assert "canary" not in str(logs)

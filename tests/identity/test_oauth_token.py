@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -148,6 +149,29 @@ def test_a_clients_token_passes_only_rules_that_name_a_scope_or_clients(api: Api
     assert shown == {"id": api.made.client.id, "kind": "client", "scopes": ["tasks:read", "tasks:write"], "via": "jwt"}
     assert api.get("/tasks", api.token(scope="tasks:write")) == 403
     assert api.get("/tasks", api.token(audience=OTHER)) == 401, "a token for somebody else"
+
+
+def test_the_log_says_that_a_token_is_for_another_audience_and_the_client_hears_one_answer(api: Api) -> None:
+    def asked(token: str) -> dict[str, Any]:
+        answer = api.client.get("/tasks", headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code == 401
+        return {name: value for name, value in answer.json().items() if name != "request_id"}
+
+    with structlog.testing.capture_logs() as logs:
+        heard = asked(api.token(audience=OTHER))
+    assert [one["reason"] for one in logs if one["event"] == "refused"] == ["audience"]
+    assert asked("a.b.c") == heard
+
+
+def test_a_refused_request_says_why_without_what_came(api: Api) -> None:
+    for name in ("scope", "audience", "grant_type"):
+        with structlog.testing.capture_logs() as logs:
+            more: dict[str, Any] = {name: "canary"}
+            told = api.ask(**more).json()
+        assert told["error_description"], name
+        assert "canary" not in told["error_description"] + str(logs)
+        (refused,) = [one for one in logs if one["event"] == "refused"]
+        assert (refused["code"], refused["reason"]) == (told["error"], told["error_description"])
 
 
 def test_both_ways_to_authenticate_and_never_two_at_once(api: Api) -> None:

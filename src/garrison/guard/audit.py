@@ -48,7 +48,10 @@ class Refusals:
         elif len(self._known) < MAX_KEYS:
             self._known.add(key)
             self._counts[key] = 1
-            _log.info("refused", code=code, status=status, who=key.who, route=route, request_id=call.request_id)
+            reason = {"reason": call.reason} if call.reason else {}
+            _log.info(
+                "refused", code=code, status=status, who=key.who, route=route, request_id=call.request_id, **reason
+            )
         else:
             self._overflow += 1
 

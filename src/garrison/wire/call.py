@@ -44,6 +44,7 @@ class Call:
         "peer",
         "plan",
         "principal",
+        "reason",
         "renewed",
         "replaced",
         "request_id",
@@ -85,6 +86,8 @@ class Call:
     principal: Principal
     credential: Any
     """What was verified: the session entry, token claims …; None when anonymous."""
+    reason: str
+    """Why it is refused, for the log alone: a fixed text that holds nothing of what came."""
     granted: bool
     """True once every check of the plan has passed. Only then may an endpoint run."""
     expects_body: bool
@@ -121,6 +124,7 @@ class Call:
         self.values = _NOTHING
         self.principal = Principal.anonymous
         self.credential = None
+        self.reason = ""
         self.granted = False
         self.expects_body = False
         self.gone = False

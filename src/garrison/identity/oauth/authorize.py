@@ -10,6 +10,7 @@ was shown to. The cross-site check runs for every POST; pages may not be framed.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -48,6 +49,7 @@ SHOWN_FOR_S = 600.0
 _ANSWERED_BY_SIGN_IN = frozenset({"max_age", "prompt"})
 _PLACE = "page/authorization request"
 _ONCE_MORE = "Sign in once more to decide."
+_NO_PAGE = "without a page (prompt=none) nobody can say yes"
 
 
 class Shown(NamedTuple):
@@ -109,21 +111,22 @@ class AuthorizeEndpoint:
             client = await self._clients.asked_by(given.get("client_id", ""), call.network)
             request = checked_request(given, client)
         except BadRequestError as error:
-            return error_page(str(error))
+            return error_page(error.code, error.detail)
         except DocumentUnavailableError:
-            return error_page("The app that this link names could not be asked who it is. Try again in a minute.", 503)
+            text = "The app that this link names could not be asked who it is. Try again in a minute."
+            return error_page("client_unavailable", text, 503)
         except RefusedError as refused:
-            return self._refused(client, refused)
+            return self._refused(call, client, refused)
         if cookie_names(call, development=self._settings.development) is None:
-            return error_page("Signing in needs HTTPS here.")
+            return error_page("https_required", "Signing in needs HTTPS here.")
         entry = signed_in_lately(call, within_s=request.within_s)
         if "none" in given.get("prompt", "").split():
-            reason = "login_required" if entry is None else "consent_required"
-            return self._refused(client, RefusedError(reason, request.redirect_uri, request.state))
+            code = "login_required" if entry is None else "consent_required"
+            return self._refused(call, client, RefusedError(code, _NO_PAGE, request.redirect_uri, request.state))
         name, calls_itself = ("", "") if client is None else (client.name, client.calls_itself)
         return self._page(call, Shown(request, "", 0.0, given, name, calls_itself), entry)
 
-    def _page(self, call: Call, shown: Shown, entry: SessionEntry | None, told: str = "") -> Answer:
+    def _page(self, call: Call, shown: Shown, entry: SessionEntry | None, told: str = "", code: str = "") -> Answer:
         request, name = shown.request, shown.name
         session_id = "" if entry is None else entry.session_id
         shown = shown._replace(session_id=session_id, until=call.now + SHOWN_FOR_S)
@@ -135,6 +138,7 @@ class AuthorizeEndpoint:
                 action=call.path,
                 redirect_uri=request.redirect_uri,
                 told=told,
+                code=code,
             )
         return consent_page(
             name=name,
@@ -156,13 +160,13 @@ class AuthorizeEndpoint:
                 return await self._signed_in(call, form, shown, names)
             return await self._decided(call, form, shown)
         except BadRequestError as error:
-            return error_page(str(error))
+            return error_page(error.code, error.detail)
 
     async def _signed_in(self, call: Call, form: Mapping[str, str], shown: Shown, names: CookieNames) -> Answer:
         try:
             cookies = await self._people.sign_in(call, form, names)
         except NotSignedInError as error:
-            return self._page(call, shown, None, str(error))
+            return self._page(call, shown, None, error.detail, error.code)
         given = {name: value for name, value in shown.given.items() if name not in _ANSWERED_BY_SIGN_IN}
         link = {"client_id": shown.request.client_id, "request_uri": push_request(given, self._sealer, call.now)}
         return empty_answer(303, ((b"location", f"{call.path}?{urlencode(link)}".encode()), *cookies))
@@ -170,7 +174,7 @@ class AuthorizeEndpoint:
     async def _decided(self, call: Call, form: Mapping[str, str], shown: Shown) -> Answer:
         entry, request = signed_in_lately(call), shown.request
         if entry is None or not shown.session_id or entry.session_id != shown.session_id:
-            return self._page(call, shown, None, _ONCE_MORE)
+            return self._page(call, shown, None, _ONCE_MORE, "unauthenticated")
         if form.get("decision") != "allow":
             return self._back(request.redirect_uri, {"error": "access_denied", "state": request.state})
         code, is_registered = new_secret(), not is_document_id(request.client_id)
@@ -201,21 +205,22 @@ class AuthorizeEndpoint:
 
         match await self._changes.make(change, origin_of(call)):
             case "session":
-                return self._page(call, shown, None, _ONCE_MORE)
+                return self._page(call, shown, None, _ONCE_MORE, "unauthenticated")
             case "client":
-                raise BadRequestError(UNKNOWN_CLIENT)
+                raise BadRequestError("unknown_client", UNKNOWN_CLIENT)
         return self._back(request.redirect_uri, {"code": code, "state": request.state})
 
-    def _refused(self, client: Client | None, refused: RefusedError) -> Answer:
+    def _refused(self, call: Call, client: Client | None, refused: RefusedError) -> Answer:
         """Tell the client of an error that nobody has seen a page before.
 
         Anybody can be a client with a document, so nobody is sent to one by a link alone (RFC 9700 section 4.11.2).
         """
-        parameters = {"error": refused.error, "state": refused.state}
+        call.reason = refused.detail
+        parameters = {"error": refused.code, "error_description": refused.detail, "state": refused.state}
         if client is None or is_document_id(client.id):
             location = self._location(refused.redirect_uri, parameters)
-            return refused_page(name="" if client is None else client.name, error=refused.error, location=location)
-        return self._back(refused.redirect_uri, parameters)
+            return refused_page(name="" if client is None else client.name, code=refused.code, location=location)
+        return replace(self._back(refused.redirect_uri, parameters), code=refused.code)
 
     def _location(self, redirect_uri: str, parameters: Mapping[str, str]) -> str:
         told = {name: value for name, value in parameters.items() if value}
@@ -234,7 +239,7 @@ class AuthorizeEndpoint:
             raw = json.loads(self._sealer.open(bytes.fromhex(text), place=_PLACE))
             shown = Shown._make(raw)._replace(request=AuthorizationRequest._make(raw[0]))
         except (ValueError, TypeError, GarrisonError):
-            raise BadRequestError("This page was not made here, or was changed.") from None
+            raise BadRequestError("invalid_page", "This page was not made here, or was changed.") from None
         if now >= shown.until:
-            raise BadRequestError("This page is too old.")
+            raise BadRequestError("invalid_page", "This page is too old.")
         return shown

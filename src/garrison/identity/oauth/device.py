@@ -38,7 +38,7 @@ from garrison.identity.oauth.device_codes import (
     read_user_code,
 )
 from garrison.identity.oauth.endpoint import client_endpoint
-from garrison.identity.oauth.errors import NO_STORE, OAuthError, error_answer
+from garrison.identity.oauth.errors import NO_STORE, NOT_GRANTED, OAuthError, error_answer
 from garrison.identity.oauth.pages import consent_page, device_page, done_page, error_page, sign_in_page
 from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
@@ -118,7 +118,7 @@ class DeviceEndpoints:
 
     async def _begin(self, call: Call, client: Client, parameters: Parameters) -> Answer:
         if GRANT not in client.grants:
-            raise OAuthError("unauthorized_client")
+            raise OAuthError("unauthorized_client", NOT_GRANTED)
         scope = asked_scope(client, parameters, beside=IDENTITY_SCOPES)
         audience = asked_audience(client, parameters)
         device_code, user_code = new_secret(), new_user_code()
@@ -150,9 +150,9 @@ class DeviceEndpoints:
         try:
             given = read_link(call.scope.get("query_string", b"").decode("latin-1"))
         except BadRequestError as error:
-            return error_page(str(error))
+            return error_page(error.code, error.detail)
         if cookie_names(call, development=self._settings.development) is None:
-            return error_page("Signing in needs HTTPS here.")
+            return error_page("https_required", "Signing in needs HTTPS here.")
         user_code, action = read_user_code(given.get("user_code", "")), call.path + "/verify"
         if signed_in_lately(call) is None:
             return sign_in_page(asks=_ASKS, request=user_code, action=action)
@@ -167,26 +167,28 @@ class DeviceEndpoints:
                 try:
                     cookies = await self._people.sign_in(call, form, names)
                 except NotSignedInError as error:
-                    return sign_in_page(asks=_ASKS, request=user_code, action=call.path, told=str(error))
+                    return sign_in_page(
+                        asks=_ASKS, request=user_code, action=call.path, told=error.detail, code=error.code
+                    )
                 query = f"?{urlencode({'user_code': user_code})}" if user_code else ""
                 return empty_answer(303, ((b"location", (_page(call) + query).encode()), *cookies))
             if entry is None:
-                return sign_in_page(asks=_ASKS, request="", action=call.path, told=_ONCE_MORE)
+                return _once_more(call)
             if step == "code":
                 return await self._looked_up(call, entry, read_user_code(form.get("user_code", "")))
             return await self._decided(call, entry, form)
         except BadRequestError as error:
-            return error_page(str(error))
+            return error_page(error.code, error.detail)
 
     async def _looked_up(self, call: Call, entry: SessionEntry, user_code: str) -> Answer:
         for who in (entry.account_id, call.network):
             if self._looks.take(who, call.boot) < 0.0:
-                return device_page(user_code="", action=call.path, told=_TOO_MANY, status=429)
+                return device_page(user_code="", action=call.path, told=_TOO_MANY, status=429, code="rate_limited")
         shown, now = digest(user_code, purpose=USER_PURPOSE), self._clock.now()
         found = await self._database.read(lambda connection: find_by_user_code(connection, shown, now=now))
         client = None if found is None else await self._clients.find(found.client_id)
         if found is None or client is None or client.status != "active":
-            return device_page(user_code="", action=call.path, told=_UNKNOWN, status=400)
+            return device_page(user_code="", action=call.path, told=_UNKNOWN, status=400, code="unknown_user_code")
         page = _Shown(user_code, entry.session_id)
         return consent_page(
             name=client.name,
@@ -200,7 +202,7 @@ class DeviceEndpoints:
     async def _decided(self, call: Call, entry: SessionEntry, form: Mapping[str, str]) -> Answer:
         shown = self._opened(form.get("request", ""))
         if shown.session_id != entry.session_id:
-            raise BadRequestError("This page was shown to somebody else.")
+            raise BadRequestError("another_session", "This page was shown to somebody else.")
         state: DeviceState = "allowed" if form.get("decision") == "allow" else "denied"
         proved_at = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
 
@@ -222,16 +224,21 @@ class DeviceEndpoints:
 
         is_noted = await self._changes.make(change, origin_of(call))
         if is_noted is None:
-            return sign_in_page(asks=_ASKS, request="", action=call.path, told=_ONCE_MORE)
+            return _once_more(call)
         if not is_noted:
-            raise BadRequestError(_UNKNOWN)
+            raise BadRequestError("unknown_user_code", _UNKNOWN)
         return done_page("The device may." if state == "allowed" else "The device was refused.")
 
     def _opened(self, text: str) -> _Shown:
         try:
             return _Shown._make(json.loads(self._sealer.open(bytes.fromhex(text), place=_PLACE)))
         except (ValueError, TypeError, GarrisonError):
-            raise BadRequestError("This page was not made here, or was changed.") from None
+            raise BadRequestError("invalid_page", "This page was not made here, or was changed.") from None
+
+
+def _once_more(call: Call) -> Answer:
+    """Return the page for who is not signed in any more."""
+    return sign_in_page(asks=_ASKS, request="", action=call.path, told=_ONCE_MORE, code="unauthenticated")
 
 
 def _page(call: Call) -> str:

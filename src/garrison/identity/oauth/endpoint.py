@@ -45,6 +45,7 @@ def client_endpoint(
             headers = ((b"retry-after", b"%d" % error.after_s),)
             return error_answer("temporarily_unavailable", 429, headers=headers)
         except OAuthError as error:
+            call.reason = error.detail
             return answer_of(error, by_basic=bool(call.header(b"authorization")))
         except (StoreError, DocumentUnavailableError):
             return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)

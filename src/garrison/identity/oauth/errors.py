@@ -12,6 +12,12 @@ _BASIC = (b"www-authenticate", b'Basic realm="garrison", charset="UTF-8"')
 _KEPT = frozenset({b"retry-after", b"ratelimit", b"ratelimit-policy"})
 
 
+NOT_GRANTED = "this client may not use this grant"
+NOT_ITS_SCOPE = "a scope that this client does not have"
+NOT_ITS_AUDIENCE = "not one audience, or one that this client does not have"
+NO_AUDIENCE = "this client is registered without an audience"
+
+
 class OAuthError(GarrisonError):
     """An error of the protocol. `code` is the RFC's; `detail` goes to the client and must hold no input."""
 

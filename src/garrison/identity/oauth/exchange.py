@@ -57,7 +57,9 @@ class TokenExchange:
         most = set(client.scopes) & held
         asked = set(parameters.one("scope").split()) or most
         if not asked or asked - most:
-            raise OAuthError("invalid_scope")
+            raise OAuthError(
+                "invalid_scope", "no scope that both the client and the subject_token have, or more than those"
+            )
         await self._signing.keep()
         now, jti, scope = self._clock.now(), secrets.token_urlsafe(16), " ".join(sorted(asked))
         expires_at = min(int(now + self._settings.access_ttl_s), int(claims["exp"]))

@@ -35,6 +35,10 @@ from garrison.identity.signing.keyring import Keyring
 from garrison.identity.tokens.service import Family, Issued, TokenService
 
 ID_TYP = "JWT"
+_DEAD_CODE = "the code is not known, was used, is too old, or does not go with redirect_uri, code_verifier or key"
+_DEAD_DEVICE_CODE = "the device_code is not known or was used"
+_DEAD_REFRESH = "the refresh_token is not known, was used, has ended, or does not go with this client or key"
+"""One text for all of a kind: which of them it is would help whoever has somebody else's."""
 
 
 class Given(NamedTuple):
@@ -104,10 +108,10 @@ class Grants:
             )
             begun = self._begin(change, client, given, jkt, network)
             if begun is not None and not spend_code(change.connection, shown, begun.family.session_id):
-                raise OAuthError("invalid_grant")
+                raise OAuthError("invalid_grant", _DEAD_CODE)
             return begun
 
-        return await self._answer(client, await self._changes.make(change, origin))
+        return await self._answer(client, await self._changes.make(change, origin), _DEAD_CODE)
 
     async def by_device_code(
         self, client: Client, parameters: Parameters, jkt: str, *, network: str, origin: Origin
@@ -139,13 +143,13 @@ class Grants:
             given = Given(account_id, version, found.scope, found.audience, proved_at)
             begun = self._begin(change, client, given, jkt, network)
             if begun is not None and not spend_device_code(change.connection, shown, begun.family.session_id):
-                raise OAuthError("invalid_grant")
+                raise OAuthError("invalid_grant", _DEAD_DEVICE_CODE)
             return begun
 
         begun = await self._changes.make(change, origin)
         if isinstance(begun, str):
             raise OAuthError(begun)
-        return await self._answer(client, begun)
+        return await self._answer(client, begun, _DEAD_DEVICE_CODE)
 
     async def by_refresh(
         self, client: Client, parameters: Parameters, jkt: str, *, origin: Origin
@@ -157,7 +161,7 @@ class Grants:
         try:
             issued = await self._tokens.refresh(token, device_secret=None, jkt=jkt, client_id=client.id, origin=origin)
         except Denied:
-            raise OAuthError("invalid_grant") from None
+            raise OAuthError("invalid_grant", _DEAD_REFRESH) from None
         return _answer(issued, client)
 
     def _begin(self, change: Change, client: Client, given: Given, jkt: str, network: str) -> Begun | None:
@@ -180,9 +184,9 @@ class Grants:
         family = self._tokens.begin(change, session_id=session.id, account_id=account.id, jkt=jkt, granted=granted)
         return Begun(family, given, account.email)
 
-    async def _answer(self, client: Client, begun: Begun | None) -> Mapping[str, Any]:
+    async def _answer(self, client: Client, begun: Begun | None, refusal: str) -> Mapping[str, Any]:
         if begun is None:
-            raise OAuthError("invalid_grant")
+            raise OAuthError("invalid_grant", refusal)
         document = dict(_answer(await self._tokens.issue(begun.family), client))
         if "openid" in begun.given.scope.split():
             document["id_token"] = self._id_token(client, begun)

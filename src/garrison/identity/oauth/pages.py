@@ -4,6 +4,7 @@ Every value goes through `escape`. The content security policy lets the form be 
 the browser to the one address that belongs to the request: browsers hold `form-action` against redirects, too.
 """
 
+from dataclasses import replace
 from html import escape
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ _ON_THIS_COMPUTER = (
     '<p class="told">What you allow goes to a program on this computer, and any program here can say that it is '
     "{name}. Allow it only if you have just begun this yourself.</p>"
 )
-_REFUSED = """<p><strong>{name}</strong> asked for something that it cannot have: {error}.</p>
+_REFUSED = """<p><strong>{name}</strong> asked for something that it cannot have: {code}.</p>
 <p>It is not registered here. Go back to it only if you come from there:
 <a href="{location}" rel="noreferrer">{where}</a></p>
 """
@@ -51,17 +52,22 @@ _DEVICE = """<p>{asks}</p>{told}
 """
 
 
-def sign_in_page(*, asks: str, request: str, action: str, redirect_uri: str = "", told: str = "") -> Answer:
-    """Return the page that asks for address and password; `told` says what was wrong before, with status 401."""
+def sign_in_page(
+    *, asks: str, request: str, action: str, redirect_uri: str = "", told: str = "", code: str = ""
+) -> Answer:
+    """Return the page that asks for address and password; `told` says what was wrong before, with status 401.
+
+    `code` says it to the log, on every page.
+    """
     body = _SIGN_IN.format(asks=escape(asks), request=escape(request), action=escape(action), told=_told(told))
-    return _page("Sign in", body, redirect_uri, 401 if told else 200)
+    return _page("Sign in", body, redirect_uri, 401 if told else 200, code)
 
 
-def device_page(*, user_code: str, action: str, told: str = "", status: int = 200) -> Answer:
+def device_page(*, user_code: str, action: str, told: str = "", status: int = 200, code: str = "") -> Answer:
     """Return the page that asks for the code which a device shows."""
     asks = "Is this the code that your device shows?" if user_code else "Which code does your device show?"
     body = _DEVICE.format(asks=asks, user_code=escape(user_code), action=escape(action), told=_told(told))
-    return _page("Your device", body, "", status)
+    return _page("Your device", body, "", status, code)
 
 
 def consent_page(
@@ -95,16 +101,16 @@ def consent_page(
     return _page("May it?", body, redirect_uri, 200)
 
 
-def error_page(text: str, status: int = 400) -> Answer:
+def error_page(code: str, text: str, status: int = 400) -> Answer:
     """Return a page that says why nobody is sent anywhere."""
-    return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", status)
+    return _page("This does not work", f"<p>{escape(text)}</p><p>Go back and begin again.</p>", "", status, code)
 
 
-def refused_page(*, name: str, error: str, location: str) -> Answer:
+def refused_page(*, name: str, code: str, location: str) -> Answer:
     """Return a page that says what a client asked for in vain, and where the person may go with that."""
     where = escape(urlsplit(location).netloc)
-    body = _REFUSED.format(name=escape(name), error=escape(error), location=escape(location), where=where)
-    return _page("This does not work", body, "", 400)
+    body = _REFUSED.format(name=escape(name), code=escape(code), location=escape(location), where=where)
+    return _page("This does not work", body, "", 400, code)
 
 
 def done_page(text: str) -> Answer:
@@ -126,7 +132,7 @@ def _told(text: str) -> str:
     return f'<p class="told" role="alert">{escape(text)}</p>' if text else ""
 
 
-def _page(title: str, body: str, redirect_uri: str, status: int) -> Answer:
+def _page(title: str, body: str, redirect_uri: str, status: int, code: str = "") -> Answer:
     parts = urlsplit(redirect_uri)
     beyond = f" {parts.scheme}://{parts.netloc}" if redirect_uri else ""
     policy = (
@@ -134,4 +140,4 @@ def _page(title: str, body: str, redirect_uri: str, status: int) -> Answer:
         f"form-action 'self'{beyond}"
     )
     headers = ((b"content-security-policy", policy.encode("ascii")), (b"cache-control", b"no-store"))
-    return html_answer(status, _PAGE.format(title=escape(title), body=body), headers)
+    return replace(html_answer(status, _PAGE.format(title=escape(title), body=body), headers), code=code)

@@ -62,7 +62,7 @@ def par_endpoint(
         except BadRequestError:
             raise OAuthError("invalid_request", "redirect_uri or state is not one that is taken") from None
         except RefusedError as refused:
-            raise OAuthError(refused.error) from None
+            raise OAuthError(refused.code, refused.detail) from None
         request_uri = push_request(given, sealer, clock.now())
         return json_answer(201, {"request_uri": request_uri, "expires_in": int(LIFETIME_S)}, NO_STORE)
 
@@ -82,9 +82,9 @@ def pushed_request(request_uri: str, client_id: str, sealer: Sealer, now: float)
     try:
         given, until = json.loads(sealer.open(bytes.fromhex(request_uri.removeprefix(URN)), place=_PLACE))
     except (ValueError, TypeError, GarrisonError):
-        raise BadRequestError("This link was not made here.") from None
+        raise BadRequestError("invalid_request_uri", "This link was not made here.") from None
     if now >= until or not client_id or given["client_id"] != client_id:
-        raise BadRequestError("This link is too old, or another app's.")
+        raise BadRequestError("invalid_request_uri", "This link is too old, or another app's.")
     found: dict[str, str] = given
     return found
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from garrison.core.errors import Denied
 from garrison.guard.body import is_json
 from garrison.identity.clients.model import Client
-from garrison.identity.oauth.errors import OAuthError
+from garrison.identity.oauth.errors import NO_AUDIENCE, NOT_ITS_AUDIENCE, NOT_ITS_SCOPE, OAuthError
 from garrison.wire.body import parse_json
 from garrison.wire.json_bounds import check_json_bounds
 
@@ -55,7 +55,7 @@ def asked_audience(client: Client, parameters: Parameters) -> str:
     """
     wanted = {*parameters.all("audience"), *parameters.all("resource")}
     if len(wanted) > 1 or (wanted and not wanted <= set(client.audiences)) or not client.audiences:
-        raise OAuthError("invalid_target")
+        raise OAuthError("invalid_target", NOT_ITS_AUDIENCE if client.audiences else NO_AUDIENCE)
     return wanted.pop() if wanted else client.audiences[0]
 
 
@@ -66,7 +66,7 @@ def asked_scope(client: Client, parameters: Parameters, *, beside: Set[str] = fr
     """
     asked = set(parameters.one("scope").split())
     if asked - set(client.scopes) - beside:
-        raise OAuthError("invalid_scope")
+        raise OAuthError("invalid_scope", NOT_ITS_SCOPE)
     return " ".join(sorted(asked or set(client.scopes)))
 
 

@@ -6,7 +6,7 @@ Pages are forms without JavaScript. A form is read strictly: nothing comes twice
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
-from garrison.core.errors import Denied
+from garrison.core.errors import Denied, GarrisonError
 from garrison.core.network import bucket
 from garrison.identity.oauth.request import BadRequestError
 from garrison.identity.origins import origin_of
@@ -26,8 +26,8 @@ _MOST_PARAMETERS = 50
 _FORM = b"application/x-www-form-urlencoded"
 
 
-class NotSignedInError(Exception):
-    """The sign-in failed: `str()` says so, to a person, and is the same for every reason that must not be told."""
+class NotSignedInError(GarrisonError):
+    """The sign-in failed: `detail` says so, to a person, and is the same for every reason that must not be told."""
 
 
 class PersonSignIn:
@@ -60,7 +60,7 @@ class PersonSignIn:
                 "invalid_credentials": "That is not right; try again.",
                 "rate_limited": "Too many tries; wait some minutes.",
             }.get(denied.code, "Too busy at the moment; try again.")
-            raise NotSignedInError(told) from None
+            raise NotSignedInError(denied.code, told) from None
         value = arrived.session.secret
         if settings.session_format == "jwt":
             value = await self._tokens.cookie(arrived.session.id, arrived.account_id, arrived.session.expires_at)
@@ -88,7 +88,7 @@ def posted(call: Call, body: bytes, *, development: bool) -> tuple[Mapping[str, 
     """Return the form that a page of ours sent, and the cookie names of this request. Raises BadRequestError."""
     names = cookie_names(call, development=development)
     if names is None or call.header(b"content-type").partition(b";")[0].strip().lower() != _FORM:
-        raise BadRequestError("This page cannot be sent like that.")
+        raise BadRequestError("bad_body", "This page cannot be sent like that.")
     return read_link(body.decode("ascii", "replace")), names
 
 
@@ -101,8 +101,8 @@ def read_link(text: str) -> dict[str, str]:
             if value
         ]
     except ValueError:
-        raise BadRequestError("This link cannot be read.") from None
+        raise BadRequestError("invalid_request", "This link cannot be read.") from None
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise BadRequestError("This link says the same thing twice.")
+        raise BadRequestError("invalid_request", "This link says the same thing twice.")
     return found

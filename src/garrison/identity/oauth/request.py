@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+from garrison.core.errors import GarrisonError
 from garrison.core.network import is_loopback
 from garrison.identity.clients.model import Client
+from garrison.identity.oauth.errors import NO_AUDIENCE, NOT_GRANTED, NOT_ITS_AUDIENCE, NOT_ITS_SCOPE
 from garrison.identity.sessions.cache import IDENTITY_SCOPES
 
 _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -36,16 +38,15 @@ class AuthorizationRequest(NamedTuple):
     """Thumbprint of the key that the code is for alone (RFC 9449 section 10), empty where none is named."""
 
 
-class BadRequestError(Exception):
-    """The request cannot be answered by redirect: `str()` says why, to a person."""
+class BadRequestError(GarrisonError):
+    """The request cannot be answered by redirect: `detail` says why, to a person, and `code` to the log."""
 
 
-class RefusedError(Exception):
-    """The client is told `error` (RFC 6749 section 4.1.2.1) at its redirect URI."""
+class RefusedError(GarrisonError):
+    """The client is told `code` and `detail` (RFC 6749 section 4.1.2.1) at its redirect URI."""
 
-    def __init__(self, error: str, redirect_uri: str, state: str) -> None:
-        super().__init__(error)
-        self.error = error
+    def __init__(self, code: str, detail: str, redirect_uri: str, state: str) -> None:
+        super().__init__(code, detail)
         self.redirect_uri = redirect_uri
         self.state = state
 
@@ -53,41 +54,42 @@ class RefusedError(Exception):
 def checked_request(given: Mapping[str, str], client: Client | None) -> AuthorizationRequest:
     """Return the request. Raises BadRequestError, RefusedError."""
     if client is None or client.status != "active":
-        raise BadRequestError(UNKNOWN_CLIENT)
+        raise BadRequestError("unknown_client", UNKNOWN_CLIENT)
     redirect_uri = given.get("redirect_uri", "")
     if not any(is_same_redirect(redirect_uri, one) for one in client.redirect_uris):
-        raise BadRequestError("This link would send you back to an address that the app has not registered.")
+        text = "This link would send you back to an address that the app has not registered."
+        raise BadRequestError("unknown_redirect_uri", text)
     state = given.get("state", "")
     if len(state) > _MOST:
-        raise BadRequestError("This link is too long.")
+        raise BadRequestError("invalid_request", "This link is too long.")
 
-    def refuse(error: str) -> RefusedError:
-        return RefusedError(error, redirect_uri, state)
+    def refuse(code: str, detail: str) -> RefusedError:
+        return RefusedError(code, detail, redirect_uri, state)
 
     if "authorization_code" not in client.grants:
-        raise refuse("unauthorized_client")
+        raise refuse("unauthorized_client", NOT_GRANTED)
     if given.get("response_type") != "code":
-        raise refuse("unsupported_response_type")
+        raise refuse("unsupported_response_type", "response_type is code")
     for name in ("request", "request_uri"):
         if name in given:
-            raise refuse(f"{name}_not_supported")
+            raise refuse(f"{name}_not_supported", "request objects are not taken; use /oauth/par")
     if given.get("response_mode", "query") != "query":
-        raise refuse("invalid_request")
+        raise refuse("invalid_request", "response_mode is query")
     challenge, jkt = given.get("code_challenge", ""), given.get("dpop_jkt", "")
     if given.get("code_challenge_method") != "S256" or _SHA256.fullmatch(challenge) is None:
-        raise refuse("invalid_request")
+        raise refuse("invalid_request", "PKCE is needed: code_challenge, with code_challenge_method=S256")
     if jkt and _SHA256.fullmatch(jkt) is None:
-        raise refuse("invalid_request")
+        raise refuse("invalid_request", "dpop_jkt is no thumbprint")
     asked = set(given.get("scope", "").split())
     if asked - set(client.scopes) - IDENTITY_SCOPES:
-        raise refuse("invalid_scope")
+        raise refuse("invalid_scope", NOT_ITS_SCOPE)
     targets = {one for one in (given.get("resource", ""), given.get("audience", "")) if one}
     if len(targets) > 1 or targets - set(client.audiences) or not client.audiences:
-        raise refuse("invalid_target")
+        raise refuse("invalid_target", NOT_ITS_AUDIENCE if client.audiences else NO_AUDIENCE)
     nonce = given.get("nonce", "")
     max_age, prompts = given.get("max_age", ""), given.get("prompt", "").split()
     if len(nonce) > 512 or (max_age and _MAX_AGE.fullmatch(max_age) is None) or ("none" in prompts and prompts[1:]):
-        raise refuse("invalid_request")
+        raise refuse("invalid_request", "nonce, max_age or prompt is not one that is taken")
     within_s = 0.0 if "login" in prompts else float(max_age or _ANY_AGE_S)
     audience = targets.pop() if targets else client.audiences[0]
     scope = " ".join(sorted(asked))

@@ -13,7 +13,7 @@ from garrison.guard.endpoint import Endpoint
 from garrison.identity.clients.model import GRANTS, Client
 from garrison.identity.oauth.client_authentication import ClientAuthentication
 from garrison.identity.oauth.endpoint import client_endpoint
-from garrison.identity.oauth.errors import NO_STORE, OAuthError
+from garrison.identity.oauth.errors import NO_STORE, NOT_GRANTED, OAuthError
 from garrison.identity.oauth.exchange import TokenExchange
 from garrison.identity.oauth.grants import Grants
 from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
@@ -61,9 +61,9 @@ class TokenEndpoint:
         if not grant:
             raise OAuthError("invalid_request", "grant_type is missing")
         if grant not in GRANTS:
-            raise OAuthError("unsupported_grant_type")
+            raise OAuthError("unsupported_grant_type", "a grant_type that is not served here")
         if grant not in client.grants:
-            raise OAuthError("unauthorized_client")
+            raise OAuthError("unauthorized_client", NOT_GRANTED)
         jkt, origin, network = proved_key(call, self._proofs), origin_of(call), call.network
         if client.requires_dpop and not jkt:
             raise OAuthError("invalid_dpop_proof", "this client's tokens are bound to a key; send a proof of it")

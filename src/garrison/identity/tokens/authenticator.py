@@ -117,9 +117,12 @@ class AccessTokenAuthenticator:
         audience, subject = claims.get("aud"), claims.get("sub")
         expires_at, issued_at = numeric_date(claims.get("exp")), numeric_date(claims.get("iat"))
         not_before = numeric_date(claims["nbf"]) if "nbf" in claims else issued_at
+        if claims.get("iss") == self._issuer and not (
+            self._audience == audience or (isinstance(audience, list) and self._audience in audience)
+        ):
+            raise TokenRefused("audience")
         if (
             claims.get("iss") != self._issuer
-            or (self._audience != audience and not (isinstance(audience, list) and self._audience in audience))
             or expires_at is None
             or issued_at is None
             or not_before is None

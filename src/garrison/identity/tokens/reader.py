@@ -26,7 +26,9 @@ class Claimed(NamedTuple):
 
 
 Understand = Callable[[Mapping[str, Any], str, float], Claimed | None]
-"""(claims, kid, now) → what is claimed; None for claims that are not those of such a token, in force now."""
+"""(claims, kid, now) → what is claimed; None for claims that are not those of such a token, in force now.
+
+May raise TokenRefused with a code for the log."""
 
 
 class TokenReader:
@@ -60,17 +62,21 @@ class TokenReader:
             if refused.code == "kid" and call.boot - self._looked_at >= LOOK_EVERY_S:
                 self._looked_at = call.boot
                 return self._look(shown, call)
+            call.reason = refused.code
             return REFUSED
 
     async def _look(self, shown: bytes, call: Call) -> Outcome:
         await self._signing.load()
         try:
             outcome = self._ask(shown, call)
-        except TokenRefused:
+        except TokenRefused as refused:
+            call.reason = refused.code
             return REFUSED
         return await outcome if isinstance(outcome, Awaitable) else outcome
 
     def _ask(self, shown: bytes, call: Call) -> "Outcome | Awaitable[Outcome]":
         claims, kid = verify(self._value_of(call), self._ring.verifying.get, typ=self._typ)
         claimed = self._understand(claims, kid, call.now)
-        return REFUSED if claimed is None else self._cache.read(shown, call, *claimed)
+        if claimed is None:
+            raise TokenRefused("claims")
+        return self._cache.read(shown, call, *claimed)

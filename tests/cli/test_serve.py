@@ -66,5 +66,21 @@ def test_production_logs_are_one_json_document_a_line_the_servers_own_included(t
 def test_an_app_that_configured_its_logs_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "structured.py").write_text(STRUCTURED + OPEN)
     with Server(tmp_path, app="structured:app") as server:
-        pass
-    assert "GARRISON_EMAIL_VERIFICATION=optional" in server.log.read_text()
+        assert httpx2.get(f"{server.url}/auth/session").status_code == 401
+    assert "code='unauthenticated'" in server.log.read_text()
+
+
+def test_production_says_once_what_start_has_to_say(tmp_path: Path) -> None:
+    (tmp_path / "open.py").write_text(OPEN)
+    environment = {**RAISED, **PRODUCTION, "GARRISON_ISSUER": "https://api.example.com/"}
+    assert run(tmp_path, "migrate", **environment).returncode == 0
+    with Server(tmp_path, app="open:app", environment=environment, workers=2) as server:
+        said = server.log.read_text()
+        assert httpx2.get(f"{server.url}/open").status_code in (308, 400)
+    assert said.count("tells whether an address was taken") == 1
+    assert said.count("TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES") == 1
+    assert "Identity   https://api.example.com/auth/openapi.json" in said
+    server.log.unlink()
+    environment["GARRISON_TRUSTED_PROXIES"] = "127.0.0.1"
+    with Server(tmp_path, app="open:app", environment=environment) as server:
+        assert "TLS must end" not in server.log.read_text()

@@ -60,6 +60,6 @@ def test_a_taken_port_is_one_sentence_and_code_2(tmp_path: Path, workers: int) -
         code, told = serve(tmp_path, "boats:sound", port, workers)
     assert code == 2, told
     assert [line for line in told if line.startswith("garrison serve:")] == [
-        f"garrison serve: 127.0.0.1:{port} is taken by another program; choose another with --host and --port."
+        f"garrison serve: 127.0.0.1:{port} is taken by another program; choose another with --port or PORT=."
     ]
     assert not any("Traceback" in line for line in told), told

@@ -42,6 +42,7 @@ def serve_command(
 def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
     # Imported here: --help and --version need neither the server nor the database library.
     from garrison.serve.plans import inspect_app, own_path, refuse
+    from garrison.serve.review import notes_of
     from garrison.serve.server import serve
     from garrison.serve.settings import load_settings
     from garrison.serve.wiring import OWN_PATHS
@@ -58,7 +59,13 @@ def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
         inspected = inspect_app(adapter, guard.policy, own_paths, docs=settings.development)
         refuse(inspected, undecided_may_start=settings.undecided == "deny")
     settings.secrets()
-    code = serve(app, host=host, port=port, workers=workers, ready=lambda: _banner(settings, app, host, port))
+
+    def ready() -> None:
+        _banner(settings, app, host, port, guard.prefix)
+        for note in notes_of(settings):
+            say(f"  note: {note}")
+
+    code = serve(app, host=host, port=port, workers=workers, ready=ready)
     if code:
         raise typer.Exit(code)
 
@@ -85,15 +92,16 @@ def _environment_port() -> int:
     return int(text)
 
 
-def _banner(settings: "Settings", app: Any, host: str, port: int) -> None:
+def _banner(settings: "Settings", app: Any, host: str, port: int, prefix: str) -> None:
     shown = f"[{host}]" if ":" in host else host
+    seen = f"http://{shown}:{port}" if settings.development else settings.issuer_url.rstrip("/")  # other hosts: 400
     docs = getattr(app, "docs_url", None) if settings.development else None  # FastAPI's; absent in production
     say(
         f"\n  Garrison serves http://{shown}:{port}   ({settings.env})\n"
         f"  Data       {settings.database_path.absolute().parent}\n"
         f"  Admin      sign up, then: {_command()} account set-role EMAIL admin\n"
         + (f"  Docs       http://{shown}:{port}{docs}\n" if docs else "")
-        + f"  Identity   http://{shown}:{port}/auth/openapi.json\n"
+        + f"  Identity   {seen}{prefix}/auth/openapi.json\n"
     )
 
 

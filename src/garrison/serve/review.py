@@ -20,6 +20,12 @@ _NEEDED = {
 """What production needs, and what stands in for it during the review."""
 
 
+SIGN_UP_TELLS = "EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken"
+NO_PROXY = (
+    "TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES, or every request is redirected (to https) or refused"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Review:
     """What was found. `problems` are as those of SettingsError, `absent` are names; no value is among either."""
@@ -31,12 +37,22 @@ class Review:
     """In production a sign-in right after a sign-up tells whether an address was taken."""
     problems: tuple[tuple[str, str], ...] = ()
     absent: tuple[str, ...] = ()
+    has_proxy: bool = True
+    """Where production says which proxies it trusts; `garrison serve` itself speaks plain http."""
+
+
+def notes_of(settings: Settings) -> tuple[str, ...]:
+    """Return what is worth knowing when `garrison serve` starts."""
+    seen = review_of(settings)
+    return (*((SIGN_UP_TELLS,) if seen.tells else ()), *(() if seen.has_proxy else (NO_PROXY,)))
 
 
 def review_of(settings: Settings) -> Review:
     """Review settings that were made in code, and so checked already."""
     production = not settings.development
-    return Review(settings.development, production, production and settings.email_verification == "optional")
+    tells = production and settings.email_verification == "optional"
+    has_proxy = not production or bool(settings.trusted_proxies)
+    return Review(settings.development, production, tells, has_proxy=has_proxy)
 
 
 def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
@@ -51,4 +67,5 @@ def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
     except SettingsError as error:
         problems = error.problems
     tells = production and named.get("GARRISON_EMAIL_VERIFICATION") == "optional"
-    return Review(env == "development", production, tells, problems, absent)
+    has_proxy = not production or bool(named.get("GARRISON_TRUSTED_PROXIES"))
+    return Review(env == "development", production, tells, problems, absent, has_proxy)

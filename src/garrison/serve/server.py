@@ -113,7 +113,8 @@ def _bound(host: str, port: int) -> socket.socket:
 def _tell_taken(host: str, port: int, error: OSError) -> None:
     taken = error.errno == errno.EADDRINUSE
     reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
-    print(f"garrison serve: {host}:{port} {reason}; choose another with --host and --port.", file=sys.stderr)
+    mend = "choose another with --port or PORT=" if taken else "choose another with --host and --port"
+    print(f"garrison serve: {host}:{port} {reason}; {mend}.", file=sys.stderr)
 
 
 def _fitting(protocol: type[EdgeProtocol]) -> type[EdgeProtocol]:

@@ -288,7 +288,9 @@ def test_a_key_makes_no_keys_and_an_old_sign_in_has_to_be_proved_again(api: Api)
 def test_an_app_key_may_create_accounts_and_nothing_else(tmp_path: Path) -> None:
     with Api(tmp_path, sign_up_key="required") as api:
         body = {"email": "bob@example.com", "password": PASSWORD}
-        assert api.client.post("/auth/sign-up", json=body).status_code == 401
+        refused = api.client.post("/auth/sign-up", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+        assert "app key" in refused.json()["detail"]
         ordinary = api.make()
         assert api.client.post("/auth/sign-up", json=body, headers={"x-api-key": ordinary.secret}).status_code == 403
         app = api.make(kind="app", scopes=[])

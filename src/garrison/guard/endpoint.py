@@ -40,6 +40,8 @@ class Endpoint:
     """True where nothing sent means the same as `{}`."""
     entry: bool = False
     """Sign-in, sign-up, refresh, sign-out: a dead cookie is anonymous here, a dead explicit credential still 401."""
+    needs_key: bool = False
+    """True where the handler itself demands an app key."""
     sets_cookie: bool = False
     """True where an answer may set a cookie: then the cross-site check runs even without one (login CSRF)."""
     is_page: bool = False

@@ -13,12 +13,16 @@ from pydantic.json_schema import models_json_schema
 
 from garrison.core.errors import PROBLEMS
 from garrison.guard.endpoint import Endpoint
-from garrison.policy.rules import Rule
+from garrison.policy.rules import CREDENTIAL_KINDS, Rule
 
 SECURITY_SCHEMES: dict[str, Any] = {
     "session": {"type": "apiKey", "in": "cookie", "name": "__Host-garrison", "description": "Over http: `garrison`."},
     "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "Or as a bearer token."},
 }
+BASIC_SCHEME: dict[str, Any] = {"basic": {"type": "http", "scheme": "basic"}}
+_FIRST_PARTY = frozenset({"session", "bearer"})
+_BEARERS = frozenset({"bearer", "client", "key", "foreign"})
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457 problem document",
@@ -82,7 +86,26 @@ def problem_answers(codes: Iterable[str], reference: str = "#/components/schemas
     return answers
 
 
-def identity_document(endpoints: Iterable[Endpoint], *, prefix: str, server: str, version: str) -> dict[str, Any]:
+def security_of(rule: Rule | None, *, basic: bool) -> list[dict[str, Any]]:
+    """Return the credentials that a rule takes. A key has no roles and owns nothing; `basic`: HTTP Basic is on."""
+    kinds, scopes = _FIRST_PARTY, []
+    if rule is not None:
+        kinds, scopes = rule.credentials or (CREDENTIAL_KINDS if rule.scopes else _FIRST_PARTY), sorted(rule.scopes)
+    found: list[dict[str, Any]] = []
+    if "session" in kinds:
+        found.append({"session": []})
+    if kinds & _BEARERS:
+        found.append({"bearer": scopes})
+    if rule is not None and "key" in kinds and not rule.roles and rule.owner is None:
+        found.append({"key": scopes})
+    if basic and "basic" in kinds:
+        found.append({"basic": []})
+    return found
+
+
+def identity_document(
+    endpoints: Iterable[Endpoint], *, prefix: str, server: str, version: str, basic: bool = False
+) -> dict[str, Any]:
     """Return the OpenAPI document of our own endpoints."""
     listed = [endpoint for endpoint in endpoints if endpoint.in_openapi]
     inputs = {endpoint.body for endpoint in listed if endpoint.body is not None}
@@ -126,9 +149,9 @@ def identity_document(endpoints: Iterable[Endpoint], *, prefix: str, server: str
         if endpoint.infrastructure and endpoint.answer is not None and "503" in answers:
             answers["503"]["content"] = {"application/json": success["content"]["application/json"]}
         operation["responses"] = {str(endpoint.status): success, **answers}
-        operation["security"] = [] if endpoint.rule.public else [{"session": []}, {"bearer": []}]
+        operation["security"] = [] if endpoint.rule.public else security_of(endpoint.rule, basic=basic)
         if endpoint.rule.public and endpoint.entry:
-            operation["security"] = [{}, {"session": []}]
+            operation["security"] = [{"key": []}] if endpoint.needs_key else [{}, {"session": []}]
         paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -137,12 +160,14 @@ def identity_document(endpoints: Iterable[Endpoint], *, prefix: str, server: str
         "paths": paths,
         "components": {
             "schemas": {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})},
-            "securitySchemes": SECURITY_SCHEMES,
+            "securitySchemes": _schemes(basic=basic),
         },
     }
 
 
-def enriched(document: Mapping[str, Any], rules: Mapping[tuple[str, str], Rule | None]) -> dict[str, Any]:
+def enriched(
+    document: Mapping[str, Any], rules: Mapping[tuple[str, str], Rule | None], *, basic: bool = False
+) -> dict[str, Any]:
     """Return the app's document with our security schemes, refusals, and 400 in place of 422.
 
     `rules` maps (METHOD, path template) to the rule. Operations that are not in it (undecided) say 401 and 403.
@@ -150,20 +175,20 @@ def enriched(document: Mapping[str, Any], rules: Mapping[tuple[str, str], Rule |
     result = deepcopy(dict(document))
     components = result.setdefault("components", {})
     components.setdefault("schemas", {}).setdefault("GarrisonProblem", PROBLEM_SCHEMA)
-    components.setdefault("securitySchemes", {}).update(SECURITY_SCHEMES)
+    components.setdefault("securitySchemes", {}).update(_schemes(basic=basic))
     for path, operations in result.get("paths", {}).items():
         for method, operation in operations.items():
             if method not in ("get", "put", "post", "delete", "options", "head", "patch", "trace"):
                 continue
             rule = rules.get((method.upper(), path))
-            _enrich(operation, rule, method.upper())
+            _enrich(operation, rule, method.upper(), basic=basic)
     if not _mentions(result, "#/components/schemas/HTTPValidationError"):
         for name in ("HTTPValidationError", "ValidationError"):
             components["schemas"].pop(name, None)
     return result
 
 
-def _enrich(operation: dict[str, Any], rule: Rule | None, method: str) -> None:
+def _enrich(operation: dict[str, Any], rule: Rule | None, method: str, *, basic: bool) -> None:
     reference = "#/components/schemas/GarrisonProblem"
     answers = operation.setdefault("responses", {})
     validated = answers.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
@@ -177,10 +202,13 @@ def _enrich(operation: dict[str, Any], rule: Rule | None, method: str) -> None:
     for status, answer in problem_answers(codes, reference).items():
         answers.setdefault(status, answer)
     if rule is None or not rule.public:
-        scopes = sorted(rule.scopes) if rule is not None else []
-        operation["security"] = [{"session": []}, {"bearer": scopes}]
+        operation["security"] = security_of(rule, basic=basic)
         if rule is not None:
             operation["x-garrison"] = rule.described()
+
+
+def _schemes(*, basic: bool) -> dict[str, Any]:
+    return {**SECURITY_SCHEMES, **(BASIC_SCHEME if basic else {})}
 
 
 def _mentions(value: Any, reference: str) -> bool:

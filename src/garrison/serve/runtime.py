@@ -48,6 +48,7 @@ from garrison.serve.frameworks import Adapter
 from garrison.serve.health import health_endpoints
 from garrison.serve.openapi import identity_document
 from garrison.serve.plans import inspect_app, own_path, refuse, with_own
+from garrison.serve.review import SIGN_UP_TELLS, review_of
 from garrison.serve.settings import Settings, load_settings
 from garrison.serve.wiring import OWN_PATHS, SWEPT, Identity, openapi_endpoint, wire_identity
 from garrison.store import audit, leases, log
@@ -266,7 +267,7 @@ class _Opening:
         inspected = inspect_app(adapter, self._policy, own_paths, docs=settings.development)
         refuse(inspected, undecided_may_start=settings.undecided == "deny")
         rules = [decision.rule for decision in inspected.decisions.all() if decision.rule is not None]
-        adapter.prepare(inspected.decisions, development=settings.development)
+        adapter.prepare(inspected.decisions, development=settings.development, basic=settings.basic)
         store = Store(settings)
         streams = Streams(store.view)
         identity = wire_identity(
@@ -334,6 +335,7 @@ class _Opening:
                 prefix=self._prefix,
                 server=self._settings.issuer_url.rstrip("/"),
                 version=version("garrison"),
+                basic=self._settings.basic,
             )
 
         return (*endpoints, openapi_endpoint(document))
@@ -348,8 +350,8 @@ class _Opening:
         _log.error("second_lock", element=name, method=scope.get("method", "WS"))
 
     def _say(self, settings: Settings) -> None:
-        if settings.email_verification in ("", "optional"):
-            _log.info("sign-up tells whether an address is taken (GARRISON_EMAIL_VERIFICATION=optional)")
+        if not self._behind_edge and review_of(settings).tells:  # `garrison serve` says it once for all workers
+            _log.info(SIGN_UP_TELLS)
 
 
 def _those_there(layers: Iterable[BeforeLayer | None]) -> list[BeforeLayer]:

@@ -33,11 +33,12 @@ class AcceptedAnswer(BaseModel):
 def _demand_app(call: Call) -> None:
     """Let only our apps sign people up. It tells which app asks and keeps nobody out who took the key out of it."""
     if not call.principal.is_authenticated:
-        raise Denied("unauthenticated", headers=(CHALLENGE,))
+        raise Denied("unauthenticated", _NO_KEY, headers=(CHALLENGE,))
     if call.principal.kind != "key" or CREATE_ACCOUNTS not in call.principal.scopes:
         raise Denied("forbidden")
 
 
+_NO_KEY = "nobody has to be signed in here, but signing up needs an app key: send it as X-API-Key"
 _ACCEPTED = json_answer(202, {"status": "accepted"})
 
 
@@ -60,6 +61,7 @@ def account_endpoints(accounts: AccountService, settings: IdentitySettings) -> t
             "Make an account; the answer never tells whether the address was taken",
             body=SignUpBody,
             entry=True,
+            needs_key=settings.sign_up_needs_key,
             limit=settings.limit_sign_up,
             status=202,
             answer=AcceptedAnswer,

@@ -41,8 +41,8 @@ class Adapter(Protocol):
     def root_path(self, scope: Scope) -> str:
         """Return the root path under which the framework will match."""
 
-    def prepare(self, decisions: Decisions, *, development: bool) -> None:
-        """Adapt error answers and documents of the framework. Raises PolicyError."""
+    def prepare(self, decisions: Decisions, *, development: bool, basic: bool) -> None:
+        """Adapt error answers and documents of the framework; `basic`: HTTP Basic is taken. Raises PolicyError."""
 
     def openapi(self) -> Mapping[str, Any] | None:
         """Return the app's own OpenAPI document, or None where it has none."""

@@ -206,8 +206,8 @@ class FastAPIAdapter(FastAPITree):
     def root_path(self, scope: Scope) -> str:
         return self._fastapi.root_path or str(scope.get("root_path", ""))
 
-    def prepare(self, decisions: Decisions, *, development: bool) -> None:
-        super().prepare(decisions, development=development)
+    def prepare(self, decisions: Decisions, *, development: bool, basic: bool) -> None:
+        super().prepare(decisions, development=development, basic=basic)
         app = self._fastapi
         if not development:
             _refuse_overrides(app)
@@ -226,7 +226,7 @@ class FastAPIAdapter(FastAPITree):
             document = original()
             if id(document) not in documents:
                 documents.clear()
-                documents[id(document)] = enriched(document, rules)
+                documents[id(document)] = enriched(document, rules, basic=basic)
             return documents[id(document)]
 
         app.openapi = openapi  # type: ignore[method-assign]

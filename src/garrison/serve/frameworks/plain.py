@@ -61,7 +61,7 @@ class PlainAdapter:
     def has_late(self, scope: Scope) -> bool:
         return False
 
-    def prepare(self, decisions: Decisions, *, development: bool) -> None:
+    def prepare(self, decisions: Decisions, *, development: bool, basic: bool) -> None:
         return None
 
     def openapi(self) -> Mapping[str, Any] | None:

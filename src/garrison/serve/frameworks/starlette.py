@@ -112,7 +112,7 @@ class StarletteAdapter:
         except Exception:  # converters are the app's code: whatever they raise, no endpoint would run
             return False
 
-    def prepare(self, decisions: Decisions, *, development: bool) -> None:
+    def prepare(self, decisions: Decisions, *, development: bool, basic: bool) -> None:
         """Let what breaks be answered like every other refusal: Starlette would answer in plain text."""
         for app in self._apps:
             if app.debug and not development:

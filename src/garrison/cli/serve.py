@@ -42,7 +42,7 @@ def serve_command(
 def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
     # Imported here: --help and --version need neither the server nor the database library.
     from garrison.serve.plans import inspect_app, own_path, refuse
-    from garrison.serve.review import notes_of
+    from garrison.serve.review import review_of
     from garrison.serve.server import serve
     from garrison.serve.settings import load_settings
     from garrison.serve.wiring import OWN_PATHS
@@ -62,7 +62,7 @@ def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
 
     def ready() -> None:
         _banner(settings, app, host, port, guard.prefix)
-        for note in notes_of(settings):
+        for note in review_of(settings).notes:
             say(f"  note: {note}")
 
     code = serve(app, host=host, port=port, workers=workers, ready=ready)

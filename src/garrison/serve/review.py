@@ -19,11 +19,8 @@ _NEEDED = {
 }
 """What production needs, and what stands in for it during the review."""
 
-
 SIGN_UP_TELLS = "EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken"
-NO_PROXY = (
-    "TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES, or every request is redirected (to https) or refused"
-)
+NO_PROXY = "TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES, or every request is redirected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +37,10 @@ class Review:
     has_proxy: bool = True
     """Where production says which proxies it trusts; `garrison serve` itself speaks plain http."""
 
-
-def notes_of(settings: Settings) -> tuple[str, ...]:
-    """Return what is worth knowing when `garrison serve` starts."""
-    seen = review_of(settings)
-    return (*((SIGN_UP_TELLS,) if seen.tells else ()), *(() if seen.has_proxy else (NO_PROXY,)))
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of production, at start and in a review."""
+        return (*((SIGN_UP_TELLS,) if self.tells else ()), *(() if self.has_proxy else (NO_PROXY,)))
 
 
 def review_of(settings: Settings) -> Review:

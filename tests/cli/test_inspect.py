@@ -182,6 +182,8 @@ def test_what_production_lacks_here_is_a_note_and_what_is_wrong_with_the_rest_a_
     assert names == ["GARRISON_ISSUER"]
     assert "needs GARRISON_SECRET, which" in notes
     assert "tells whether an address was taken" in notes
+    assert "GARRISON_TRUSTED_PROXIES" in notes
+    assert "GARRISON_TRUSTED_PROXIES" not in found(GARRISON_TRUSTED_PROXIES="10.0.0.0/8")[1]
 
 
 def test_in_development_there_is_nothing_to_note_about_a_sound_app(directory: Path) -> None:

@@ -169,8 +169,7 @@ def _warnings(seen: _Seen) -> list[str]:
         found.append(_OPEN)
     if seen.review.absent:
         found.append(f"production needs {', '.join(seen.review.absent)}, which this environment does not have")
-    if seen.review.tells:
-        found.append("EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken")
+    found.extend(seen.review.notes)
     if seen.review.production:
         found.append(
             "under another server than `garrison serve`, the bounds of headers, time and framing are that server's"

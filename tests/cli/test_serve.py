@@ -1,6 +1,7 @@
 """`garrison serve` before it serves: whose settings, which port, and the form of its logs."""
 
 import json
+import time
 from pathlib import Path
 
 import httpx2
@@ -19,11 +20,20 @@ structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
 """
 
 
+def said_with(server: Server, text: str) -> str:
+    """Return the log once `text` is in it: the parent speaks when its workers are ready, and they may answer before."""
+    end = time.monotonic() + 10
+    while text not in (said := server.log.read_text()):
+        assert time.monotonic() < end, said
+        time.sleep(0.02)
+    return said
+
+
 def test_settings_made_in_code_are_the_ones_that_count(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OPEN + SETTINGS)
     with Server(tmp_path, app="own:app", environment={"GARRISON_LIMIT_API": "nonsense"}) as server:
         assert httpx2.get(f"{server.url}/open").status_code == 200
-        assert str(tmp_path / "elsewhere") in server.log.read_text()
+        assert str(tmp_path / "elsewhere") in said_with(server, "Identity ")
     assert (tmp_path / "elsewhere" / "own.db").exists()
 
 
@@ -40,13 +50,13 @@ def test_a_port_that_is_none_is_told_with_the_other_mistakes(tmp_path: Path) -> 
 def test_the_banner_names_the_docs_page_in_development_only(tmp_path: Path) -> None:
     (tmp_path / "open.py").write_text(OPEN)
     with Server(tmp_path, app="open:app") as server:
-        assert f"{server.url}/docs" in server.log.read_text()
+        assert f"{server.url}/docs" in said_with(server, "Identity ")
     server.log.unlink()
     environment = {**RAISED, **PRODUCTION, "GARRISON_DATABASE_URL": "sqlite:///var/production.db"}
     assert run(tmp_path, "migrate", **environment).returncode == 0
     with Server(tmp_path, app="open:app", environment=environment) as server:
-        assert "(production)" in server.log.read_text()
-        assert "/docs" not in server.log.read_text()
+        assert "(production)" in said_with(server, "Identity ")
+        assert "/docs" not in said_with(server, "Identity ")
 
 
 def test_production_logs_are_one_json_document_a_line_the_servers_own_included(tmp_path: Path) -> None:
@@ -75,7 +85,7 @@ def test_production_says_once_what_start_has_to_say(tmp_path: Path) -> None:
     environment = {**RAISED, **PRODUCTION, "GARRISON_ISSUER": "https://api.example.com/"}
     assert run(tmp_path, "migrate", **environment).returncode == 0
     with Server(tmp_path, app="open:app", environment=environment, workers=2) as server:
-        said = server.log.read_text()
+        said = said_with(server, "Identity ")
         assert httpx2.get(f"{server.url}/open").status_code in (308, 400)
     assert said.count("tells whether an address was taken") == 1
     assert said.count("TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES") == 1
@@ -83,4 +93,4 @@ def test_production_says_once_what_start_has_to_say(tmp_path: Path) -> None:
     server.log.unlink()
     environment["GARRISON_TRUSTED_PROXIES"] = "127.0.0.1"
     with Server(tmp_path, app="open:app", environment=environment) as server:
-        assert "TLS must end" not in server.log.read_text()
+        assert "TLS must end" not in said_with(server, "Identity ")

@@ -173,6 +173,19 @@ async def test_a_key_that_has_just_begun_elsewhere_verifies_whatever_else_is_sho
         assert await Client(other, token=client.token).is_signed_in(), "it needs no look, which random kids use up"
 
 
+async def test_the_very_first_key_verifies_at_a_process_that_has_none_whatever_else_is_shown(
+    process: Process, open_process: OpenProcess
+) -> None:
+    """Two that start on a new database: one makes the keys and signs at once, the other has not heard of any."""
+    unknown = VerifyingKey("nobody", "ES256", generate_key("ES256"))
+    async with open_process() as other:
+        random = sign({"typ": "at+jwt"}, {"iss": "x", "sub": "x"}, unknown)
+        assert not await Client(other, token=random).is_signed_in()
+        client = await signed_in(process)
+        assert not other.keyring.verifying
+        assert await Client(other, token=client.token).is_signed_in(), "no look is spared while there are no keys"
+
+
 async def test_a_key_verifies_nothing_before_it_begins(process: Process) -> None:
     client = await signed_in(process)
     ring = process.keyring

@@ -59,7 +59,10 @@ class TokenReader:
         try:
             return self._ask(shown, call)
         except TokenRefused as refused:
-            if refused.code == "kid" and call.boot - self._looked_at >= LOOK_EVERY_S:
+            if refused.code == "kid" and (
+                call.boot - self._looked_at >= LOOK_EVERY_S
+                or not self._ring.verifying  # at the very first start another process makes the keys and signs at once
+            ):
                 self._looked_at = call.boot
                 return self._look(shown, call)
             call.reason = refused.code

@@ -94,6 +94,8 @@ def test_a_session_that_was_ended_a_moment_ago_at_another_process_leaves_nothing
     made = admin.post("/auth/keys", json={"name": "more", "scopes": ["tasks:read"]})
     assert (made.status_code, made.json()["code"]) == (401, "invalid_token")
     assert admin.post(f"/auth/keys/{key['id']}/rotate").status_code == 401
+    changed = admin.post("/auth/password/change", json={"current": PASSWORD, "new": PASSWORD + " again"})
+    assert (changed.status_code, changed.json()["code"]) == (401, "invalid_token")
     assert api.get("/tasks", api.token()) == 200, "nothing was changed"
 
 

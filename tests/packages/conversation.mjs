@@ -15,6 +15,15 @@ export async function visit(link, decision = "allow", typed = {}) {
   return URL.canParse(landed) ? new URL(landed) : landed;
 }
 
+// The link with another issuer in it, and with none (RFC 9207).
+export function misnamed(landed) {
+  const other = new URL(landed);
+  other.searchParams.set("iss", "https://other.example.com");
+  const nameless = new URL(landed);
+  nameless.searchParams.delete("iss");
+  return { other, nameless };
+}
+
 // What a call was refused with: OAuth's error, else the status, else the package's own code; null where it was not.
 export async function refusal(work) {
   try {

@@ -1,6 +1,6 @@
 // Flows with oauth4webapi. The results are those of openid-client.mjs, name for name; `resource` is this one's own.
 import * as oauth from "oauth4webapi";
-import { given, privateKey, refusal, run, visit } from "./conversation.mjs";
+import { given, misnamed, privateKey, refusal, run, visit } from "./conversation.mjs";
 
 const METHODS = {
   client_secret_basic: () => oauth.ClientSecretBasic(given.client_secret),
@@ -131,10 +131,7 @@ async function refusals() {
   const denied = await visit(link, "deny");
   const landed = await visit(link);
   const exchange = (url, more = {}) => refusal(exchanged(server, url, { ...checks, ...more }));
-  const other = new URL(landed);
-  other.searchParams.set("iss", "https://other.example.com");
-  const nameless = new URL(landed);
-  nameless.searchParams.delete("iss");
+  const { other, nameless } = misnamed(landed);
   return {
     denied: await exchange(denied),
     other_issuer: await exchange(other),

@@ -1,6 +1,6 @@
 // Flows with openid-client. The results are those of oauth4webapi.mjs, name for name.
 import * as client from "openid-client";
-import { given, privateKey, refusal, run, visit } from "./conversation.mjs";
+import { given, misnamed, privateKey, refusal, run, visit } from "./conversation.mjs";
 
 const METHODS = {
   client_secret_basic: () => client.ClientSecretBasic(given.client_secret),
@@ -92,10 +92,7 @@ async function refusals() {
   const landed = await visit(link);
   const exchange = (url, more = {}) =>
     refusal(client.authorizationCodeGrant(config, url, { ...checks, ...more }));
-  const other = new URL(landed);
-  other.searchParams.set("iss", "https://other.example.com");
-  const nameless = new URL(landed);
-  nameless.searchParams.delete("iss");
+  const { other, nameless } = misnamed(landed);
   return {
     denied: await exchange(denied),
     other_issuer: await exchange(other),

@@ -50,6 +50,11 @@ class Principal:
         return self.kind != "anonymous"
 
     @property
+    def proved_at(self) -> float:
+        """When the newest factor was proved, Unix seconds; 0 where none was."""
+        return max((factor.proved_at for factor in self.factors), default=0.0)
+
+    @property
     def display_name(self) -> str:
         """Starlette's word for a printable name: the id, never an address."""
         return self.id

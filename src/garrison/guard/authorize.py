@@ -97,8 +97,7 @@ def _factor_age(max_age_s: float) -> Check:
     challenge = f'Bearer error="insufficient_user_authentication", max_age="{max_age_s:g}"'.encode()
 
     def check_factor_age(call: Call) -> Answer | None:
-        newest = max((factor.proved_at for factor in call.principal.factors), default=0.0)
-        if call.now - newest <= max_age_s:
+        if call.now - call.principal.proved_at <= max_age_s:
             return None
         return problem("insufficient_factor", call.request_id, headers=((b"www-authenticate", challenge),))
 

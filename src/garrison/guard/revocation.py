@@ -13,7 +13,7 @@ What this does not do: decide. The store's rows decide; the view only says when 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from garrison.core.clock import Clock
@@ -60,15 +60,17 @@ class RevocationView:
         """Return seconds since the start of the last completed poll; infinite before the first."""
         return self._clock.boot() - self._polled_at
 
+    def rests(self, rests_on: Iterable[tuple[str, int]]) -> bool:
+        """Say whether nothing newer is known here of these ids, of whom or what, than these versions."""
+        account, session = self.known_account, self.known_session
+        return all(version >= account.get(one, 0) and version >= session.get(one, 0) for one, version in rests_on)
+
     def has_ended(self, credential: Any) -> bool:
         """Say whether a credential (`Verified`) that was verified a while ago has ended, as far as is known here."""
         return (
             self.known_account.get(credential.account_id, 0) > credential.account_version
             or self.known_session.get(credential.session_id, 0) > credential.session_version
-            or any(
-                max(self.known_account.get(one, 0), self.known_session.get(one, 0)) > version
-                for one, version in credential.rests_on
-            )
+            or not self.rests(credential.rests_on)
             or bool(credential.expires_at <= self._clock.now())
         )
 

@@ -38,7 +38,7 @@ class Origin:
     network: str = ""
     route: str = ""
     request_id: str = ""
-    session_id: str = ""
+    session_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Changes:
         made: list[Change] = []
 
         def transaction(connection: Connection) -> T:
-            if origin.session_id and not is_alive(connection, origin.session_id, origin.actor):
+            if origin.session_id is not None and not is_alive(connection, origin.session_id, origin.actor):
                 raise Denied("invalid_token", headers=(CHALLENGE_INVALID,))
             made[:] = [Change(connection, now, origin)]
             return work(made[0])

@@ -14,4 +14,4 @@ def origin_of(call: Call) -> Origin:
 
 def origin_in_session(call: Call) -> Origin:
     """Return the same, for a change that lasts beyond the session: it must be alive when the change is made."""
-    return replace(origin_of(call), session_id=call.principal.session_id or "")
+    return replace(origin_of(call), session_id=call.principal.session_id)

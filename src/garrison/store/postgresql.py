@@ -16,7 +16,6 @@ opens another.
 
 import asyncio
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Awaitable, Callable
@@ -32,6 +31,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from garrison.core.errors import StoreError
 from garrison.store.database import Rows
+from garrison.store.per_process import PerProcess
 from garrison.store.postgresql_errors import store_error_of
 from garrison.store.worker import Worker
 
@@ -71,14 +71,13 @@ def open_postgresql(text: str, *, most_waiting: int = MOST_WAITING) -> "Postgres
     return PostgresDatabase(postgresql_url(text), most_waiting=most_waiting)
 
 
-class PostgresDatabase:
+class PostgresDatabase(PerProcess["_Connections"]):
     """The port `store.database.Database` on a PostgreSQL database."""
 
     def __init__(self, url: URL, *, most_waiting: int = MOST_WAITING) -> None:
+        super().__init__()
         self._url = url
         self._most_waiting = most_waiting
-        self._closed = False
-        self._by_process: dict[int, _Connections] = {}
         self._asked = count(1)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -98,21 +97,8 @@ class PostgresDatabase:
         self._mine()
         return next(self._asked)
 
-    async def close(self) -> None:
-        """See `Database.close`."""
-        self._closed = True
-        mine = self._by_process.pop(os.getpid(), None)
-        if mine is not None:
-            await asyncio.to_thread(mine.stop)
-
-    def _mine(self) -> "_Connections":
-        if self._closed:
-            raise StoreError("store_unavailable", "the database is closed")
-        process = os.getpid()
-        mine = self._by_process.get(process)
-        if mine is None:
-            mine = self._by_process.setdefault(process, _Connections(self._url, self._most_waiting))
-        return mine
+    def _connections(self) -> "_Connections":
+        return _Connections(self._url, self._most_waiting)
 
 
 class _Connections:

@@ -13,7 +13,6 @@ when it first asks (SQLite's "how to corrupt": never carry a connection across f
 What this does not do: network file systems. WAL needs shared memory; where it cannot be had, opening fails.
 """
 
-import asyncio
 import contextlib
 import os
 import sqlite3
@@ -28,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from garrison.core.errors import StoreError
 from garrison.store.database import Rows
+from garrison.store.per_process import PerProcess
 from garrison.store.sqlite_errors import store_error_of
 from garrison.store.worker import Worker
 
@@ -142,14 +142,13 @@ def connect(path: Path, *, begin: str, busy_s: float = BUSY_S) -> Connection:
     return connection
 
 
-class SqliteDatabase:
+class SqliteDatabase(PerProcess["_Connections"]):
     """The port `store.database.Database` on one SQLite file."""
 
     def __init__(self, path: Path, *, most_waiting: int = MOST_WAITING) -> None:
+        super().__init__()
         self._path = path
         self._most_waiting = most_waiting
-        self._closed = False
-        self._by_process: dict[int, _Connections] = {}
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on the writer, in a transaction begun with BEGIN IMMEDIATE. See `Database.write`."""
@@ -171,22 +170,8 @@ class SqliteDatabase:
         """
         return self._mine().cold.version()
 
-    async def close(self) -> None:
-        """See `Database.close`. The write-ahead log is copied into the file as far as other processes allow."""
-        self._closed = True
-        mine = self._by_process.pop(os.getpid(), None)
-        if mine is not None:
-            await asyncio.to_thread(mine.stop)
-
-    def _mine(self) -> "_Connections":
-        """Return this process's connections. No lock: one held by another thread at a fork would stay held."""
-        if self._closed:
-            raise StoreError("store_unavailable", "the database is closed")
-        process = os.getpid()
-        mine = self._by_process.get(process)
-        if mine is None:
-            mine = self._by_process.setdefault(process, _Connections(self._path, self._most_waiting))
-        return mine
+    def _connections(self) -> "_Connections":
+        return _Connections(self._path, self._most_waiting)
 
 
 class _Connections:
@@ -198,7 +183,10 @@ class _Connections:
         self.cold = _ColdReader(path)
 
     def stop(self) -> None:
-        """Close all; the writer last, so that nothing of ours holds its checkpoint up."""
+        """Close all; the writer last, so that nothing of ours holds its checkpoint up.
+
+        The write-ahead log is copied into the file as far as other processes allow.
+        """
         self.reader.stop()
         self.cold.stop()
         self.writer.stop()

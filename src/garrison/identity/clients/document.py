@@ -14,7 +14,7 @@ from garrison.core.errors import GarrisonError
 from garrison.core.network import is_loopback
 from garrison.identity.clients.model import Client
 from garrison.identity.clients.registration import is_redirect_uri
-from garrison.identity.signing.jose import TokenRefused, strict_object
+from garrison.identity.signing.jose import PRIVATE_MEMBERS, TokenRefused, strict_object
 
 MAX_URL = 512
 MAX_REDIRECT_URIS = 32
@@ -26,7 +26,6 @@ _HERE = r"127\.0\.0\.1|\[::1\]|localhost"
 _REST = r"(?::(?P<port>[1-9][0-9]{0,4}))?(?P<path>/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})+)"
 _PUBLIC = re.compile(rf"https://(?P<host>{_NAME}){_REST}", re.ASCII)
 _DEVELOPER = re.compile(rf"http://(?P<host>{_HERE}){_REST}", re.ASCII)
-_PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _GRANTS = ("authorization_code", "refresh_token")
 """What a document can ask for; other grants that it names are never given."""
 
@@ -130,7 +129,7 @@ def _texts(document: Mapping[str, Any], name: str, default: tuple[str, ...]) -> 
 def _shows_private_key(document: Mapping[str, Any]) -> bool:
     jwks = document.get("jwks")
     keys = jwks.get("keys") if isinstance(jwks, dict) else None
-    return isinstance(keys, list) and any(isinstance(key, dict) and key.keys() & _PRIVATE_PARTS for key in keys)
+    return isinstance(keys, list) and any(isinstance(key, dict) and key.keys() & PRIVATE_MEMBERS for key in keys)
 
 
 def _name(found: Any) -> str:

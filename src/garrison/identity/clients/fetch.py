@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from garrison.core.errors import GarrisonError
 from garrison.core.network import is_loopback, is_public
 from garrison.identity.clients.document import DocumentError, DocumentUrl
+from garrison.identity.issuers.fetch import ask_once, max_age_of
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 10 * 1024
@@ -27,7 +28,6 @@ MOST_LOOKUPS = 8
 _MOST_TRIED = 3
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "Garrison"}
 _JSON = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json", re.ASCII)
-_MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b", re.IGNORECASE)
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -122,21 +122,12 @@ class DocumentFetcher:
     async def _from_one_of(self, addresses: Sequence[str], url: DocumentUrl) -> Fetched:
         import aiohttp
 
-        async def once(request: Any, handler: Any) -> Any:
-            """Hide a lost connection from aiohttp, which would ask a second time, outside the budget of fetches."""
-            try:
-                return await handler(request)
-            except aiohttp.ClientConnectorError:  # there was no connection to lose
-                raise
-            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-                raise aiohttp.ClientError(type(error).__name__) from None
-
         tried = addresses[:_MOST_TRIED]
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=TIMEOUT_S / _MOST_TRIED),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            middlewares=(once,),
+            middlewares=(ask_once,),
         ) as session:
             for address in tried[:-1]:
                 try:
@@ -176,5 +167,4 @@ class DocumentFetcher:
 def _max_age(cache_control: str) -> float:
     if _NOT_KEPT.search(cache_control) is not None:
         return 0.0
-    found = _MAX_AGE.search(cache_control)
-    return float(found[1]) if found is not None else DEFAULT_AGE_S
+    return max_age_of(cache_control, default_s=DEFAULT_AGE_S)

@@ -4,12 +4,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from garrison.identity.signing.jose import TokenRefused, VerifyingKey, import_public, public_jwk, strict_object
+from garrison.identity.signing.jose import (
+    PRIVATE_MEMBERS,
+    TokenRefused,
+    VerifyingKey,
+    import_public,
+    public_jwk,
+    strict_object,
+)
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
 MOST_KEYS, MOST_BYTES = 8, 32_768
 _OF_TYPE = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
-_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 def read_jwks(text: str) -> str:
@@ -35,7 +41,7 @@ def keys_of(jwks: str) -> Sequence[VerifyingKey]:
 def _kept(jwk: Any) -> dict[str, Any]:
     if not isinstance(jwk, dict):
         raise ValueError("a key is a JSON object")
-    if jwk.keys() & _PRIVATE:
+    if jwk.keys() & PRIVATE_MEMBERS:
         raise ValueError("a private key was given away: make another, and send its public half alone")
     kty, kid = jwk.get("kty"), jwk.get("kid", "")
     algorithm = jwk.get("alg", _OF_TYPE.get(kty) if isinstance(kty, str) else None)

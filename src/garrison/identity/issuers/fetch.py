@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from garrison.core.errors import SettingsError
+from garrison.identity.signing.jose import unique_members
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 256 * 1024
@@ -39,7 +40,7 @@ async def fetch(url: str) -> tuple[bytes, float]:
     status, body, cache_control = await _ask("GET", url)
     if status != 200:
         raise OSError(f"answered with {status}")
-    return body, _max_age(cache_control)
+    return body, max_age_of(cache_control, default_s=DEFAULT_AGE_S)
 
 
 async def post_form(url: str, form: Mapping[str, str], user: tuple[str, str]) -> tuple[int, bytes]:
@@ -60,19 +61,11 @@ def read_object(body: bytes) -> Mapping[str, Any]:
     if body.count(b"{") + body.count(b"[") + body.count(b",") > MAX_PARTS:
         raise ValueError("more than a key set holds")
     try:
-        found = json.loads(body.decode(), parse_int=_bounded_int, object_pairs_hook=_unique)
+        found = json.loads(body.decode(), parse_int=_bounded_int, object_pairs_hook=unique_members)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
-    return found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers would pick different ones."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member comes twice")
     return found
 
 
@@ -82,17 +75,22 @@ def _bounded_int(digits: str) -> int:
     return int(digits)
 
 
+async def ask_once(request: Any, handler: Any) -> Any:
+    """Hide a lost connection from aiohttp (a middleware): it would ask a second time, outside the budget of fetches."""
+    import aiohttp
+
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:  # there was no connection to lose
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientError(type(error).__name__) from None
+
+
 async def _ask(
     method: str, url: str, *, data: Mapping[str, str] | None = None, authorization: str = ""
 ) -> tuple[int, bytes, str]:
     import aiohttp  # where no issuer is configured, it need not be installed
-
-    async def once(request: Any, handler: Any) -> Any:
-        """Hide a lost connection from aiohttp, which would ask a second time, outside the budget of fetches."""
-        try:
-            return await handler(request)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise aiohttp.ClientError(type(error).__name__) from None
 
     headers = {**_HEADERS, "authorization": authorization} if authorization else _HEADERS
     try:
@@ -101,7 +99,7 @@ async def _ask(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                middlewares=(once,),
+                middlewares=(ask_once,),
             ) as session,
             session.request(method, url, data=data, allow_redirects=False, headers=headers) as answer,
         ):
@@ -119,6 +117,7 @@ async def _bounded(answer: Any) -> bytes:
     return bytes(body)
 
 
-def _max_age(cache_control: str) -> float:
+def max_age_of(cache_control: str, *, default_s: float) -> float:
+    """Return the seconds of `max-age`, the default where it is not said (RFC 9111 section 5.2.2.1)."""
     found = _MAX_AGE.search(cache_control)
-    return float(found[1]) if found is not None else DEFAULT_AGE_S
+    return float(found[1]) if found is not None else default_s

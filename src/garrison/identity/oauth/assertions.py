@@ -5,7 +5,7 @@ hour at most, and its id is kept in the store until it would have ended, so that
 asked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Double, Index, LargeBinary, Table
@@ -15,7 +15,7 @@ from garrison.identity.changes import Change, Changes
 from garrison.identity.clients.keys import keys_of
 from garrison.identity.clients.model import Client
 from garrison.identity.settings import IdentitySettings
-from garrison.identity.signing.jose import TokenRefused, numeric_date, peek, verify_with
+from garrison.identity.signing.jose import Header, TokenRefused, VerifyingKey, numeric_date, peek, verify_with
 from garrison.store.schema import metadata
 from garrison.store.statements import insert_new
 
@@ -49,7 +49,7 @@ class Assertions:
         try:
             header, _ = peek(raw, needs_kid=False)
             keys = [key for key in keys_of(client.jwks) if key.algorithm == header.alg and header.kid in ("", key.kid)]
-            claims = _signed_by_one_of(raw, keys) if header.typ in _TYPES else None
+            claims = _signed_by_one_of(raw, header, keys) if header.typ in _TYPES else None
         except TokenRefused:
             return False
         if claims is None or claims.get("iss") != client.id or claims.get("sub") != client.id:
@@ -83,8 +83,7 @@ def client_id_of(assertion: str) -> str:
         return ""
 
 
-def _signed_by_one_of(raw: bytes, keys: list[Any]) -> Mapping[str, Any] | None:
-    header, _ = peek(raw, needs_kid=False)
+def _signed_by_one_of(raw: bytes, header: Header, keys: Sequence[VerifyingKey]) -> Mapping[str, Any] | None:
     for key in keys:
         try:
             return verify_with(raw, header, key)

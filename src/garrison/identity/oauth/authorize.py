@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from garrison.core.errors import GarrisonError
+from garrison.core.errors import Denied, GarrisonError
 from garrison.core.ids import digest, new_secret
 from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
@@ -36,10 +36,9 @@ from garrison.identity.oauth.request import (
     back_to,
     checked_request,
 )
-from garrison.identity.origins import origin_of
+from garrison.identity.origins import origin_in_session
 from garrison.identity.sessions.cache import SessionEntry
 from garrison.identity.sessions.carriers import CookieNames, cookie_names
-from garrison.identity.sessions.queries import is_alive
 from garrison.identity.settings import IdentitySettings
 from garrison.policy.rules import public
 from garrison.wire.answer import Answer, Header, empty_answer
@@ -178,13 +177,10 @@ class AuthorizeEndpoint:
         if form.get("decision") != "allow":
             return self._back(request.redirect_uri, {"error": "access_denied", "state": request.state})
         code, is_registered = new_secret(), not is_document_id(request.client_id)
-        proved_at = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
 
-        def change(change: Change) -> str | None:
-            if not is_alive(change.connection, entry.session_id, entry.account_id):
-                return "session"
+        def change(change: Change) -> bool:
             if is_registered and not is_active(change.connection, request.client_id):
-                return "client"
+                return False
             kept = Code(
                 request.client_id,
                 entry.account_id,
@@ -194,20 +190,21 @@ class AuthorizeEndpoint:
                 request.audience,
                 request.challenge,
                 request.nonce,
-                proved_at,
+                entry.principal.proved_at,
                 change.now + LIFETIME_S,
                 None,
                 request.jkt or None,
             )
             insert_code(change.connection, digest(code, purpose=PURPOSE), kept, now=change.now)
             change.record("client.consented", request.client_id, scope=request.scope)
-            return None
+            return True
 
-        match await self._changes.make(change, origin_of(call)):
-            case "session":
-                return self._page(call, shown, None, _ONCE_MORE, "unauthenticated")
-            case "client":
-                raise BadRequestError("unknown_client", UNKNOWN_CLIENT)
+        try:
+            is_kept = await self._changes.make(change, origin_in_session(call))
+        except Denied:
+            return self._page(call, shown, None, _ONCE_MORE, "unauthenticated")
+        if not is_kept:
+            raise BadRequestError("unknown_client", UNKNOWN_CLIENT)
         return self._back(request.redirect_uri, {"code": code, "state": request.state})
 
     def _refused(self, call: Call, client: Client | None, refused: RefusedError) -> Answer:

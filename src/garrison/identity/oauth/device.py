@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from garrison.core.clock import Clock
-from garrison.core.errors import GarrisonError
+from garrison.core.errors import Denied, GarrisonError
 from garrison.core.ids import digest, new_secret
 from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
@@ -43,10 +43,9 @@ from garrison.identity.oauth.pages import consent_page, device_page, done_page, 
 from garrison.identity.oauth.parameters import Parameters, asked_audience, asked_scope
 from garrison.identity.oauth.person import NotSignedInError, PersonSignIn, posted, read_link, signed_in_lately
 from garrison.identity.oauth.request import BadRequestError
-from garrison.identity.origins import origin_of
+from garrison.identity.origins import origin_in_session, origin_of
 from garrison.identity.sessions.cache import IDENTITY_SCOPES, SessionEntry
 from garrison.identity.sessions.carriers import cookie_names
-from garrison.identity.sessions.queries import is_alive
 from garrison.identity.settings import IdentitySettings
 from garrison.policy.rules import public
 from garrison.store.database import Database
@@ -204,26 +203,24 @@ class DeviceEndpoints:
         if shown.session_id != entry.session_id:
             raise BadRequestError("another_session", "This page was shown to somebody else.")
         state: DeviceState = "allowed" if form.get("decision") == "allow" else "denied"
-        proved_at = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
 
-        def change(change: Change) -> bool | None:
-            if not is_alive(change.connection, entry.session_id, entry.account_id):
-                return None
+        def change(change: Change) -> bool:
             noted = decide_device_code(
                 change.connection,
                 digest(shown.user_code, purpose=USER_PURPOSE),
                 state,
                 account_id=entry.account_id,
                 account_version=entry.account_version,
-                proved_at=proved_at,
+                proved_at=entry.principal.proved_at,
                 now=change.now,
             )
             if noted is not None and state == "allowed":
                 change.record("client.consented", noted[0], scope=noted[1])
             return noted is not None
 
-        is_noted = await self._changes.make(change, origin_of(call))
-        if is_noted is None:
+        try:
+            is_noted = await self._changes.make(change, origin_in_session(call))
+        except Denied:
             return _once_more(call)
         if not is_noted:
             raise BadRequestError("unknown_user_code", _UNKNOWN)

@@ -80,8 +80,7 @@ def signed_in_lately(call: Call, *, within_s: float = FRESH_S) -> SessionEntry |
     entry = call.credential
     if not isinstance(entry, SessionEntry) or entry.principal.via != "session" or entry.principal.delegated:
         return None
-    newest = max((factor.proved_at for factor in entry.principal.factors), default=0.0)
-    return entry if call.now - newest <= min(within_s, FRESH_S) else None
+    return entry if call.now - entry.principal.proved_at <= min(within_s, FRESH_S) else None
 
 
 def posted(call: Call, body: bytes, *, development: bool) -> tuple[Mapping[str, str], CookieNames]:

@@ -1,14 +1,14 @@
 """Changing a password: the current one is asked for, under the throttle of sign-in, and every other session ends."""
 
+from dataclasses import replace
+
 from sqlalchemy import Connection
 
-from garrison.core.errors import Denied
-from garrison.guard.authorize import CHALLENGE_INVALID
 from garrison.identity.accounts.queries import Credentials, find_credentials, set_password
 from garrison.identity.changes import Change, Changes, Origin
 from garrison.identity.passwords.common import check_new_password
 from garrison.identity.passwords.hashing import Passwords
-from garrison.identity.sessions.queries import delete_sessions, is_alive
+from garrison.identity.sessions.queries import delete_sessions
 from garrison.identity.sign_in.password_check import PasswordCheck
 from garrison.store.database import Database
 
@@ -47,12 +47,10 @@ class PasswordService:
         password_hash = await self._passwords.hash(new)
 
         def change(change: Change) -> None:
-            if not is_alive(change.connection, session_id, account_id):
-                raise Denied("invalid_token", headers=(CHALLENGE_INVALID,))
             self._check.confirm(change, proof)
             version = set_password(change.connection, account_id, password_hash)
             ended = delete_sessions(change.connection, account_id, keep=session_id)
             change.record("password.changed", account_id, ended=ended)
             change.announce("account", account_id, version)
 
-        await self._changes.make(change, origin)
+        await self._changes.make(change, replace(origin, actor=account_id, session_id=session_id))

@@ -286,8 +286,7 @@ class SessionCache:
 
     def rests(self, entry: SessionEntry) -> bool:
         """Say whether this process knows of nothing newer among what the entry rests on beside account and session."""
-        account, session = self._known_account, self._known_session
-        return all(version >= account.get(one, 0) and version >= session.get(one, 0) for one, version in entry.rests_on)
+        return self._view.rests(entry.rests_on)
 
     def keep(self, shown: bytes, entry: SessionEntry) -> Outcome:
         """Keep what was verified in another way than by `read`; REFUSED where this process knows of a newer state."""

@@ -25,6 +25,8 @@ MAX_TOKEN_BYTES = 8192
 MAX_DEPTH = 8
 ALGORITHMS = ("RS256", "ES256", "EdDSA", "HS256")
 MIN_HMAC_BYTES = 32
+PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+"""Members of a JWK that nobody shows (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1)."""
 _RSA_BITS = 2048
 _MOST_CHARACTERS = {"n": 1368, "e": 12}
 """Of 8,192 and 64 bits in base 64, padded if need be; all other members of a public key have 32 bytes."""
@@ -185,7 +187,7 @@ def read_proof_header(token: bytes, typ: str) -> tuple[Header, Mapping[str, Any]
         raise TokenRefused("header")
     if not isinstance(alg, str) or alg not in _MODELS or alg == "HS256":
         raise TokenRefused("alg")
-    if jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "k"}:
+    if jwk.keys() & PRIVATE_MEMBERS:
         raise TokenRefused("jwk")
     return Header(alg, "", typ), jwk
 
@@ -258,10 +260,11 @@ def strict_object(raw: bytes) -> dict[str, Any]:
     return found
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, for a decoder's `object_pairs_hook`. Raises ValueError: two readers pick different ones."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError
+        raise ValueError("a member comes twice")
     return found
 
 
@@ -269,7 +272,7 @@ def _no_constant(_name: str) -> None:
     raise ValueError
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_JSON = json.JSONDecoder(object_pairs_hook=unique_members, parse_constant=_no_constant)
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:

@@ -56,7 +56,7 @@ from garrison.identity.tokens.service import TokenService
 from garrison.store.audit import events
 from garrison.store.database import Database
 from garrison.store.log import READ_AFTER
-from garrison.store.migrate import ensure_schema, upgrade_postgresql
+from garrison.store.migrate import ensure_schema, upgrade
 from garrison.store.postgresql import open_postgresql
 from garrison.store.sqlite import open_sqlite
 from garrison.wire.answer import Answer, Message
@@ -338,7 +338,7 @@ def open_database(tmp_path: Path) -> Iterator[Callable[[], Database]]:
         yield lambda: open_sqlite(tmp_path / "garrison.db")
         return
     with database() as url:
-        upgrade_postgresql(url)
+        upgrade(url)
         yield lambda: open_postgresql(url)
 
 

@@ -36,7 +36,7 @@ def protect(app: Any, *lines: Any, undecided: str = "refuse", **more: Any) -> Ga
 def production(app: Any, *lines: Any) -> TestClient:
     """The same in production, over TLS."""
     settings = Settings(**PRODUCTION, database_url=f"sqlite:///var/production-{id(app)}.db")
-    ensure_schema(settings.database_path, migrate=True)
+    ensure_schema(settings.store_address, migrate=True)
     Garrison(Policy(*lines), settings=settings).protect(app)
     return TestClient(app, base_url="https://testserver", follow_redirects=False)
 

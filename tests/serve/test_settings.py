@@ -15,6 +15,7 @@ from garrison.core.errors import SettingsError
 from garrison.core.network import parse_network
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import SECRET_FILE, Settings, load_settings
+from garrison.store.opening import shown
 
 SECRET = "canary-" + "s" * 40
 PRODUCTION: dict[str, Any] = {
@@ -98,6 +99,7 @@ def test_every_variable_has_the_default_it_is_said_to_have(tmp_path: Path) -> No
     [
         ("DEV_EXPOSE", "1", True),
         ("DATABASE_URL", "sqlite:////srv/data.db", "sqlite:////srv/data.db"),
+        ("DATABASE_URL", "postgresql://u:p@db/garrison", "postgresql://u:p@db/garrison"),
         ("ISSUER", "https://api.example.com/", "https://api.example.com/"),
         ("AUDIENCE", "tasks", "tasks"),
         ("ALLOWED_HOSTS", "API.example.com, b.example.com.,", ("api.example.com", "b.example.com")),
@@ -160,7 +162,7 @@ def test_what_the_parts_are_told_comes_from_the_settings() -> None:
 
 MISTAKES: dict[str, str] = {
     "ENV": "canary01",
-    "DATABASE_URL": "postgresql://canary02:canary03@db/x",
+    "DATABASE_URL": "mysql://canary02:canary03@db/x",
     "ISSUER": "https://canary04@example.com",
     "ALLOWED_HOSTS": "https://canary05.example.com",
     "ALLOWED_ORIGINS": "https://canary06.example.com/path",
@@ -308,6 +310,8 @@ def test_a_duration_made_in_code_cannot_be_nothing(value: Any) -> None:
         ("DATABASE_URL", "sqlite://"),
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("DATABASE_URL", "sqlite:///var/garrison.db?mode=ro"),
+        ("DATABASE_URL", "postgresql://db"),
+        ("DATABASE_URL", "postgresql://db/garrison?sslmode=maybe"),
         ("PROCESSES", "0"),
         ("PROCESSES", "-2"),
         ("PASSWORD_COST", "m=1,t=1,p=1"),
@@ -563,8 +567,15 @@ def test_settings_made_in_code_read_neither_environment_nor_file(
 
 
 def test_the_database_lies_in_the_directory_that_was_read(tmp_path: Path) -> None:
-    assert load(tmp_path).database_path == tmp_path / "var" / "garrison.db"
-    assert load(tmp_path, {"DATABASE_URL": "sqlite:////srv/x.db"}).database_path == Path("/srv/x.db")
+    assert load(tmp_path).store_address == tmp_path / "var" / "garrison.db"
+    assert load(tmp_path, {"DATABASE_URL": "sqlite:////srv/x.db"}).store_address == Path("/srv/x.db")
+
+
+def test_a_server_s_address_is_taken_as_it_is_and_its_password_is_not_shown(tmp_path: Path) -> None:
+    settings = load(tmp_path, {"DATABASE_URL": "postgresql://u:hidden-word@db:5433/garrison?sslmode=require"})
+    assert settings.store_address == "postgresql://u:hidden-word@db:5433/garrison?sslmode=require"
+    assert "hidden-word" not in repr(settings)
+    assert shown(settings.store_address) == "postgresql://db:5433/garrison"
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:

@@ -9,8 +9,8 @@ import pytest
 from garrison.core.errors import StoreError
 from garrison.store import log
 from garrison.store.database import Database
-from garrison.store.migrate import HEAD, current_postgresql, upgrade_postgresql
-from garrison.store.postgresql import open_postgresql, postgresql_url
+from garrison.store.migrate import HEAD, current, upgrade
+from garrison.store.postgresql import check_address, open_postgresql
 from tests.store.conftest import OpenStore
 from tests.store.contract import DatabaseContract, claim, cold, count
 from tests.store.postgresql import SERVER, database
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(scope="module")
 def migrated() -> Iterator[str]:
     with database() as url:
-        upgrade_postgresql(url)
+        upgrade(url)
         yield url
 
 
@@ -72,20 +72,30 @@ class TestTables(TablesContract):
 
 
 def test_addresses() -> None:
-    assert postgresql_url("postgresql://a:b@h:5433/d?sslmode=require").host == "h"
-    for wrong in ("", "sqlite:///x.db", "postgresql://", "postgresql://h", "postgresql://h/", "mysql://h/d"):
+    for right in (
+        "postgresql://a:b%40@h:5433/d?sslmode=require",
+        "postgres://h/d",
+        "postgresql://a@h1:5432,[::1]:5433,h3/d?target_session_attrs=read-write",
+        "postgresql:///d?host=/run/postgresql",
+    ):
+        check_address(right)
+    for wrong in (
+        *("", "sqlite:///x.db", "postgresql://", "postgresql://h", "postgresql://h/", "mysql://h/d"),
+        *("postgresql://h/d/e", "postgresql://a:b/c@h/d", "postgresql://h:port/d", "postgresql://h/d?sslmode=on"),
+        *("postgresql://h/d?target_session_attrs=writable", "postgresql://h/d#x"),
+    ):
         with pytest.raises(ValueError, match="write postgresql://"):
-            postgresql_url(wrong)
+            check_address(wrong)
 
 
 def test_of_ten_that_migrate_at_once_one_does() -> None:
     with database() as url:
-        assert current_postgresql(url) is None
+        assert current(url) is None
         failures: list[BaseException] = []
 
         def migrate() -> None:
             try:
-                upgrade_postgresql(url)
+                upgrade(url)
             except BaseException as error:
                 failures.append(error)
 
@@ -95,7 +105,7 @@ def test_of_ten_that_migrate_at_once_one_does() -> None:
         for thread in threads:
             thread.join(60)
         assert failures == []
-        assert current_postgresql(url) == HEAD
+        assert current(url) == HEAD
 
 
 async def test_a_server_that_is_not_there_is_an_outage_and_names_no_password() -> None:

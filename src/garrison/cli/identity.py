@@ -22,11 +22,12 @@ def with_identity(work: "Callable[[Identity], Awaitable[T]]", *, makes: bool = F
         from garrison.serve.runtime import Store
         from garrison.serve.settings import load_settings
         from garrison.serve.wiring import wire_identity
+        from garrison.store.opening import is_there, shown
 
         settings = load_settings()
-        if not makes and not settings.database_path.exists():
+        if not makes and not is_there(settings.store_address):
             say(
-                f"garrison: there is no database {settings.database_path.absolute()}; run this in the server's "
+                f"garrison: there is no database {shown(settings.store_address)}; run this in the server's "
                 "directory, or name its database in GARRISON_DATABASE_URL"
             )
             raise typer.Exit(WRONG_USE)

@@ -19,9 +19,9 @@ def migrate_command(json: Annotated[bool, typer.Option("--json", help="One JSON 
         from garrison.serve.settings import load_settings  # keeps --help quick
         from garrison.store.migrate import HEAD, current, upgrade
 
-        path = load_settings().database_path
-        before = current(path)
-        upgrade(path)
+        address = load_settings().store_address
+        before = current(address)
+        upgrade(address)
         return before, HEAD
 
     before, after = guarded(run)

@@ -93,14 +93,16 @@ def _environment_port() -> int:
 
 
 def _banner(settings: "Settings", app: Any, host: str, port: int, prefix: str) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    seen = f"http://{shown}:{port}" if settings.development else settings.issuer_url.rstrip("/")  # other hosts: 400
+    from garrison.store.opening import shown
+
+    where = f"[{host}]" if ":" in host else host
+    seen = f"http://{where}:{port}" if settings.development else settings.issuer_url.rstrip("/")  # other hosts: 400
     docs = getattr(app, "docs_url", None) if settings.development else None  # FastAPI's; absent in production
     say(
-        f"\n  Garrison serves http://{shown}:{port}   ({settings.env})\n"
-        f"  Data       {settings.database_path.absolute().parent}\n"
+        f"\n  Garrison serves http://{where}:{port}   ({settings.env})\n"
+        f"  Data       {shown(settings.store_address)}\n"
         f"  Admin      sign up, then: {_command()} account set-role EMAIL admin\n"
-        + (f"  Docs       http://{shown}:{port}{docs}\n" if docs else "")
+        + (f"  Docs       http://{where}:{port}{docs}\n" if docs else "")
         + f"  Identity   {seen}{prefix}/auth/openapi.json\n"
     )
 

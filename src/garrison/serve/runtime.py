@@ -54,8 +54,8 @@ from garrison.serve.wiring import OWN_PATHS, SWEPT, Identity, openapi_endpoint, 
 from garrison.store import audit, leases, log
 from garrison.store.database import Database
 from garrison.store.migrate import ensure_schema
+from garrison.store.opening import open_store, write_once
 from garrison.store.secret_check import check_secret
-from garrison.store.sqlite import open_sqlite, write_once
 from garrison.store.sweeper import BATCH, store_sweeps, sweep_batch
 from garrison.wire.answer import Scope
 from garrison.wire.call import Call
@@ -76,11 +76,11 @@ class Store:
     """The store of one process, and how it hears news: what commands share with servers."""
 
     def __init__(self, settings: Settings) -> None:
-        ensure_schema(settings.database_path, migrate=settings.development)
+        ensure_schema(settings.store_address, migrate=settings.development)
         self.clock = SystemClock()
         self.sealer = Sealer(settings.secrets())
-        write_once(settings.database_path, lambda connection: check_secret(connection, self.sealer))
-        self.database: Database = open_sqlite(settings.database_path)
+        write_once(settings.store_address, lambda connection: check_secret(connection, self.sealer))
+        self.database: Database = open_store(settings.store_address)
         self.view = RevocationView(self.clock, bound_s=settings.revocation_bound_s)
 
 

@@ -40,6 +40,7 @@ from garrison.identity.issuers.fetch import check_client
 from garrison.identity.issuers.model import parse_issuers
 from garrison.identity.providers.configured import parse_providers
 from garrison.identity.settings import IdentitySettings, PasswordCost, parse_cost
+from garrison.store.opening import check_address, has_driver, is_postgresql
 
 PREFIX = "GARRISON_"
 PROCESSES = "GARRISON_PROCESSES"
@@ -63,8 +64,9 @@ class Settings(BaseModel):
     env: Literal["development", "production"] = "development"
     dev_expose: bool = False
     """A development server may answer beyond this machine."""
-    database_url: str = "sqlite:///var/garrison.db"
-    redis_url: str = ""
+    database_url: str = Field(default="sqlite:///var/garrison.db", repr=False)
+    """`sqlite:///PATH` or `postgresql://user:password@host:5432/database?sslmode=…`."""
+    redis_url: str = Field(default="", repr=False)
     session_store: Literal["sql", "redis"] = "sql"
     session_format: Literal["opaque", "jwt"] = "opaque"
     secret: SecretStr = SecretStr("")
@@ -237,9 +239,14 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: str) -> str:
+        if is_postgresql(value):
+            if not has_driver(value):
+                raise _problem("PostgreSQL needs a driver: pip install 'garrison[postgres]'")
+            _parsed(check_address, value, _DATABASE_HELP)
+            return value
         path = value.removeprefix("sqlite:///")
         if path in ("", value, ":memory:") or "?" in path or "\x00" in path:
-            raise _problem("this version keeps its data in SQLite: write sqlite:///var/garrison.db or another path")
+            raise _problem(_DATABASE_HELP)
         return value
 
     @field_validator("secret", mode="before")
@@ -336,8 +343,10 @@ class Settings(BaseModel):
         return self.issuer or f"http://127.0.0.1:{self._port}"
 
     @property
-    def database_path(self) -> Path:
-        """The SQLite file, relative to the directory the settings were read in."""
+    def store_address(self) -> str | Path:
+        """Where the data is: a SQLite file, relative to the directory that was read, or PostgreSQL's URL."""
+        if is_postgresql(self.database_url):
+            return self.database_url
         return self._directory / self.database_url.removeprefix("sqlite:///")
 
     @property
@@ -541,5 +550,9 @@ def _unknown(name: str, known: set[str]) -> str:
 _SECRET_HELP = (
     f"at least {MIN_SECRET_BYTES} bytes, for example from `openssl rand -base64 48`; "
     "a list with commas, the newest first, while rotating"
+)
+_DATABASE_HELP = (
+    "write sqlite:///var/garrison.db or another path, or postgresql://user:password@host:5432/database, with what is "
+    "special in a password as %XX"
 )
 _ISSUER_HELP = "write the URL that clients see, for example https://api.example.com, without user, query or fragment"

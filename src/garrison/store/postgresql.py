@@ -19,13 +19,15 @@ import contextlib
 import re
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from sqlalchemy import Connection, NullPool, event
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -47,36 +49,47 @@ COLD_S = 2.0
 MOST_WAITING = 1024
 READERS = 2
 COLD_CONNECTIONS = 8
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?"
+_HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
+_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+_SESSION_ATTRIBUTES = frozenset({"any", "read-write", "read-only", "primary", "standby", "prefer-standby"})
 _PLACE = re.compile(r"\?")
-_BEGIN_WRITE = (
-    f"SELECT set_config('lock_timeout', '{LOCK_S * 1000:.0f}', true),"
-    f" set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true), pg_advisory_xact_lock({LOCK})"
-)
 _BEGIN_READ = f"SELECT set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true)"
 
 
-def postgresql_url(text: str) -> URL:
-    """Return the address in `postgresql://user:password@host:port/database?sslmode=…`. Raises ValueError."""
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        url = None
-    if url is None or url.drivername not in ("postgresql", "postgres") or not url.database:
+def check_address(text: str) -> None:
+    """Look at `postgresql://user:password@host:port/database?sslmode=…`, hosts with commas. Raises ValueError.
+
+    asyncpg reads it in the end, libpq's environment variables and password file, too; it tells mistakes only when it
+    connects.
+    """
+    parts = urlsplit(text)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    hosts = parts.netloc.rpartition("@")[2]
+    if (
+        parts.scheme not in ("postgresql", "postgres")
+        or parts.path in ("", "/")
+        or "/" in parts.path[1:]
+        or _HOSTS.fullmatch(hosts) is None
+        or parts.fragment
+        or options.get("sslmode", "prefer") not in _SSL_MODES
+        or options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES
+    ):
         raise ValueError("write postgresql://user@host:5432/database")
-    return url
 
 
 def open_postgresql(text: str, *, most_waiting: int = MOST_WAITING) -> "PostgresDatabase":
     """Return the store at this address. Nothing is connected yet, and nothing migrated. Raises ValueError."""
-    return PostgresDatabase(postgresql_url(text), most_waiting=most_waiting)
+    check_address(text)
+    return PostgresDatabase(text, most_waiting=most_waiting)
 
 
 class PostgresDatabase(PerProcess["_Connections"]):
     """The port `store.database.Database` on a PostgreSQL database."""
 
-    def __init__(self, url: URL, *, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, address: str, *, most_waiting: int = MOST_WAITING) -> None:
         super().__init__()
-        self._url = url
+        self._address = address
         self._most_waiting = most_waiting
         self._asked = count(1)
 
@@ -98,20 +111,20 @@ class PostgresDatabase(PerProcess["_Connections"]):
         return next(self._asked)
 
     def _connections(self) -> "_Connections":
-        return _Connections(self._url, self._most_waiting)
+        return _Connections(self._address, self._most_waiting)
 
 
 class _Connections:
     """The connections of one process. Making this opens nothing."""
 
-    def __init__(self, url: URL, most_waiting: int) -> None:
-        self.writer = Worker("garrison-store-writer", _Driver(url, writes=True), most_waiting=most_waiting)
+    def __init__(self, address: str, most_waiting: int) -> None:
+        self.writer = Worker("garrison-store-writer", _Driver(address, writes=True), most_waiting=most_waiting)
         self._readers = [
-            Worker(f"garrison-store-reader-{n}", _Driver(url, writes=False), most_waiting=most_waiting)
+            Worker(f"garrison-store-reader-{n}", _Driver(address, writes=False), most_waiting=most_waiting)
             for n in range(READERS)
         ]
         self._turn = count()
-        self.cold = _ColdReader(url)
+        self.cold = _ColdReader(address)
 
     def reader(self) -> Worker:
         return self._readers[next(self._turn) % READERS]
@@ -127,8 +140,9 @@ class _Connections:
 class _Driver:
     """What a worker knows of PostgreSQL: asyncpg lives on a loop, so each worker's thread runs one of its own."""
 
-    def __init__(self, url: URL, *, writes: bool) -> None:
-        self._url = url
+    def __init__(self, address: str, *, writes: bool, lock_s: float = LOCK_S) -> None:
+        self._address = address
+        self._begin = _begin_write(lock_s) if writes else _BEGIN_READ
         self._writes = writes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
@@ -140,7 +154,7 @@ class _Driver:
 
     def connect(self) -> Connection:
         if self._engine is None:
-            self._engine = _engine(self._url, writes=self._writes)
+            self._engine = _engine(self._address, begin=self._begin, writes=self._writes)
         return self._engine.connect()
 
     def disconnect(self, connection: Connection) -> None:
@@ -162,19 +176,30 @@ class _Driver:
         return store_error_of(error)
 
 
-def _engine(url: URL, *, writes: bool) -> Engine:
+def _begin_write(lock_s: float) -> str:
+    return (
+        f"SELECT set_config('lock_timeout', '{lock_s * 1000:.0f}', true),"
+        f" set_config('statement_timeout', '{max(lock_s, STATEMENT_S) * 1000:.0f}', true),"
+        f" pg_advisory_xact_lock({LOCK})"
+    )
+
+
+def _engine(address: str, *, begin: str, writes: bool) -> Engine:
+    async def connect(*_: Any, **__: Any) -> asyncpg.Connection:
+        return await asyncpg.connect(address, timeout=CONNECT_S, command_timeout=STATEMENT_S + CONNECT_S)
+
     engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg"),
+        "postgresql+asyncpg://",
+        async_creator=connect,
         poolclass=NullPool,
         hide_parameters=True,  # an error's text must not carry addresses or digests into a log
         isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
-        connect_args={"timeout": CONNECT_S, "command_timeout": STATEMENT_S + CONNECT_S},
     ).sync_engine
     if not writes:
         engine = engine.execution_options(postgresql_readonly=True)
 
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(_BEGIN_WRITE if writes else _BEGIN_READ)
+        connection.exec_driver_sql(begin)
 
     event.listen(engine, "begin", on_begin)
     return engine
@@ -183,8 +208,8 @@ def _engine(url: URL, *, writes: bool) -> Engine:
 class _ColdReader:
     """A small pool for the guard, on a loop and thread of its own, so that any number of loops may ask."""
 
-    def __init__(self, url: URL) -> None:
-        self._url = url
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -235,7 +260,7 @@ class _ColdReader:
 
     async def _open(self) -> asyncpg.Pool:
         made = asyncpg.create_pool(
-            self._url.set(drivername="postgresql").render_as_string(hide_password=False),
+            self._address,
             min_size=0,
             max_size=COLD_CONNECTIONS,
             timeout=CONNECT_S,
@@ -253,12 +278,13 @@ class _ColdReader:
                 await asyncio.wait_for(pool.close(), CONNECT_S)
 
 
-def run_once(text: str, work: Callable[[Connection], T]) -> T:
-    """Run `work` in one write on a connection of its own, and wait: for a start or a command, where no loop runs.
+def run_once(text: str, work: Callable[[Connection], T], *, wait_s: float = LOCK_S) -> T:
+    """Run `work` in one write on a connection of its own, and wait: for a start or a command. Blocks the caller.
 
-    Raises what `work` raises, with nothing written, and StoreError.
+    On a thread of its own, since a start may stand within a running loop. `wait_s` is how long to wait for others'
+    writes. Raises what `work` raises, with nothing written, and StoreError.
     """
-    driver = _Driver(postgresql_url(text), writes=True)
+    driver = _Driver(text, writes=True, lock_s=wait_s)
 
     def transact() -> T:
         connection = driver.connect()
@@ -268,12 +294,17 @@ def run_once(text: str, work: Callable[[Connection], T]) -> T:
         finally:
             driver.disconnect(connection)
 
+    def on_thread() -> T:
+        try:
+            return driver.within(transact)
+        finally:
+            driver.end()
+
     try:
-        return driver.within(transact)
+        with ThreadPoolExecutor(1, "garrison-store-once") as thread:
+            return thread.submit(on_thread).result()
     except Exception as error:
         outage = store_error_of(error)
         if outage is None:
             raise
         raise outage from error
-    finally:
-        driver.end()

@@ -18,10 +18,16 @@ _CODES = {
 }
 _CLASSES = {
     "42": "store_schema",  # the statements are ours and tested, so a table or column is missing
-    "3D": "store_unavailable",  # no such database
     "3F": "store_schema",
 }
 _MISTAKES = frozenset({"21", "22", "23"})
+_REASONS = {
+    "28": "it refuses this user or its password",
+    "3D": "there is no such database",
+    "57": "it is starting or shutting down",
+    "25": "it takes no writes: a standby, or read-only",
+}
+"""Class → what to say beside the code."""
 _SENTENCES = {
     "store_full": "there is no space left for the database",
     "store_busy": "the database is locked by others for too long, or takes no more connections",
@@ -41,7 +47,9 @@ def store_error_of(error: BaseException) -> StoreError | None:
         if state[:2] in _MISTAKES:
             return None
         code = _CODES.get(state) or _CLASSES.get(state[:2], "store_unavailable")
-        return StoreError(code, _SENTENCES[code])
+        reason = _REASONS.get(state[:2], "") if code == "store_unavailable" else ""
+        return StoreError(code, f"{_SENTENCES[code]}: {reason} ({state})" if reason else _SENTENCES[code])
     if isinstance(original, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return StoreError("store_unavailable", _SENTENCES["store_unavailable"])
+        reason = getattr(original, "strerror", None) or type(original).__name__
+        return StoreError("store_unavailable", f"{_SENTENCES['store_unavailable']}: {reason}")
     return None

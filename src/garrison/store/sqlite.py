@@ -89,13 +89,13 @@ def open_sqlite(path_or_url: str | Path, *, most_waiting: int = MOST_WAITING) ->
     return SqliteDatabase(path, most_waiting=most_waiting)
 
 
-def write_once(path_or_url: str | Path, work: Callable[[Connection], T]) -> T:
+def write_once(path_or_url: str | Path, work: Callable[[Connection], T], *, wait_s: float = BUSY_S) -> T:
     """Run `work` in one transaction on a connection of its own, and wait: for a start, where no loop runs yet.
 
     Raises what `work` raises, with nothing written, and StoreError.
     """
     try:
-        connection = connect(sqlite_path(path_or_url), begin="BEGIN IMMEDIATE")
+        connection = connect(sqlite_path(path_or_url), begin="BEGIN IMMEDIATE", busy_s=wait_s)
         try:
             with connection.begin():
                 return work(connection)

@@ -88,8 +88,8 @@ class Api:
         class Later(SystemClock):
             __slots__ = ()
 
-            def adjust(self, store_now_s: float) -> float:
-                return SystemClock.adjust(self, store_now_s + later)
+            def adjust(self, store_now_s: float, asked_at: float | None = None) -> None:
+                SystemClock.adjust(self, store_now_s + later, asked_at)
 
         later = self._later = self._later + seconds
         clock.__class__ = Later

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from garrison.core.errors import Denied, GarrisonError, StoreError
 from garrison.store import log
-from garrison.store.database import Database
+from garrison.store.database import Database, News
 from garrison.store.leases import leases
 from garrison.store.statements import insert_new
 from tests.store.conftest import OpenStore
@@ -27,6 +28,11 @@ def claim(name: str, holder: str = "") -> Callable[[Connection], bool]:
     return work
 
 
+def changed(version: int) -> Callable[[Connection], None]:
+    """A write that others have to hear of."""
+    return lambda connection: log.append(connection, "account", "a", version, 1.0)
+
+
 def count(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(leases)).scalar_one())
 
@@ -34,6 +40,11 @@ def count(connection: Connection) -> int:
 async def cold(store: Database, sql: str = COUNT, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     rows = store.cold(sql, parameters)
     return rows if isinstance(rows, list) else await rows
+
+
+async def news(store: Database) -> News:
+    told = store.news()
+    return told if isinstance(told, News) else await told
 
 
 class Gate:
@@ -182,19 +193,22 @@ class DatabaseContract:
             assert (f"{number}a" in names) == (f"{number}b" in names)
             assert result is not True or f"{number}a" in names
 
-    async def test_news_is_another_number_after_every_commit_and_else_the_same(self, open_store: OpenStore) -> None:
+    async def test_news_is_another_number_after_every_change_and_else_the_same(self, open_store: OpenStore) -> None:
         here, there = open_store(), open_store()
-        before = here.news()
-        assert before
-        assert here.news() == before
+        before = await news(here)
+        assert (await news(here))[:2] == before[:2]
         await here.read(count)
         await cold(here)
-        assert here.news() == before
-        seen = {before}
+        assert (await news(here))[:2] == before[:2]
+        seen = {before.state}
         for number, store in enumerate((here, there, here, there)):
-            await store.write(claim(str(number)))
-            seen.add(here.news())
+            await store.write(changed(number))
+            seen.add((await news(here)).state)
         assert len(seen) == 5
+        assert before.history == (await news(here)).history
+
+    async def test_news_tells_the_store_s_time(self, open_store: OpenStore) -> None:
+        assert abs((await news(open_store())).at_s - time.time()) < 5
 
     async def test_a_closed_store_refuses_and_closing_again_is_fine(self, store: Database) -> None:
         await store.write(claim("a"))
@@ -207,7 +221,7 @@ class DatabaseContract:
         with pytest.raises(StoreError):
             await cold(store)
         with pytest.raises(StoreError):
-            store.news()
+            await news(store)
 
     async def test_closing_finishes_what_is_under_way_and_refuses_what_waits(
         self, store: Database, open_store: OpenStore
@@ -240,7 +254,7 @@ class DatabaseContract:
                         (1,)
                     ]
                     await store.read(count)
-                    store.news()
+                    await news(store)
 
             try:
                 asyncio.run(ask())

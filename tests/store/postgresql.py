@@ -33,3 +33,21 @@ def database() -> Iterator[str]:
         yield f"{SERVER}/{name}"
     finally:
         asyncio.run(_admin(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def empty(address: str) -> None:
+    """Delete every row of our tables."""
+
+    async def truncate() -> None:
+        connection = await asyncpg.connect(address, timeout=3, statement_cache_size=0)
+        try:
+            async with connection.transaction():
+                rows = await connection.fetch(
+                    "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'garrison_version'"
+                )
+                listed = ", ".join(row["tablename"] for row in rows)
+                await connection.execute(f"TRUNCATE {listed} RESTART IDENTITY")
+        finally:
+            await connection.close()
+
+    asyncio.run(truncate())

@@ -127,9 +127,12 @@ async def test_a_lock_held_by_another_is_store_busy_and_it_recovers(sqlite: Sqli
 
 
 async def test_a_read_only_store_is_an_outage_for_writes_alone(sqlite: SqliteDatabase) -> None:
+    def write_where_nothing_can_be_written(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        claim("b")(connection)
+
     await sqlite.write(claim("a"))
-    await sqlite.write(lambda connection: connection.exec_driver_sql("PRAGMA query_only = ON"))
-    assert await code_of(sqlite.write(claim("b"))) == "store_unavailable"
+    assert await code_of(sqlite.write(write_where_nothing_can_be_written)) == "store_unavailable"
     assert await sqlite.read(count) == 1
 
 

@@ -11,6 +11,8 @@ import time
 from functools import partial
 from typing import Protocol
 
+_SLOW_S = 0.1
+_MEASURE_EVERY_S = 60.0
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -29,20 +31,32 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of a running process. `adjust` is called by the store's poll with the store's own time."""
 
-    __slots__ = ("offset_s",)
+    __slots__ = ("_measured_at", "offset_s")
     boot = staticmethod(partial(time.clock_gettime, _BOOTTIME))
 
     def __init__(self) -> None:
         self.offset_s = time.time() - self.boot()
+        self._measured_at = float("-inf")
 
     def now(self) -> float:
         return self.boot() + self.offset_s
 
-    def adjust(self, store_now_s: float) -> float:
-        """Take the store's time as the truth; return how far off we were, in seconds."""
-        before = self.offset_s
-        self.offset_s = store_now_s - self.boot()
-        return self.offset_s - before
+    def adjust(self, store_now_s: float, asked_at: float | None = None) -> None:
+        """Take the store's time as the truth. `asked_at` is the boot time at which it was asked for.
+
+        It is taken for that of half the way; an answer that took long says little, and counts only where there has
+        been no better one for a minute.
+        """
+        answered_at = self.boot()
+        taken_s = 0.0 if asked_at is None else answered_at - asked_at
+        if taken_s > _SLOW_S and answered_at - self._measured_at < _MEASURE_EVERY_S:
+            return
+        self._measured_at = answered_at
+        self.offset_s = store_now_s - (answered_at - taken_s / 2)
+
+    def wall_error_s(self) -> float:
+        """Return how far this machine's own clock is ahead of the store's, in seconds; behind is less than zero."""
+        return time.time() - self.now()
 
 
 class ManualClock:

@@ -11,7 +11,6 @@ task: then `maintain` does the poll at each request. Nothing here belongs to an 
 import asyncio
 import contextlib
 import re
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,7 @@ from garrison.serve.review import SIGN_UP_TELLS, review_of
 from garrison.serve.settings import Settings, load_settings
 from garrison.serve.wiring import OWN_PATHS, SWEPT, Identity, openapi_endpoint, wire_identity
 from garrison.store import audit, leases, log
-from garrison.store.database import Database
+from garrison.store.database import Database, News
 from garrison.store.migrate import ensure_schema
 from garrison.store.opening import open_store, write_once
 from garrison.store.secret_check import check_secret
@@ -69,6 +68,11 @@ _WRITE_EVERY_S = 5.0
 _SWEEP_EVERY_S = 30.0
 _LEASE_S = 90.0
 _POLL_ROWS = 1000
+_WAKE_MOST_S = 0.005
+"""Least time between two polls, however many changes are told."""
+_LOOK_BACK_S = 600.0
+_MOST_OFF_S = 60.0
+"""How far this machine's clock may be off the store's: beyond, it is not ready."""
 _NEVER = re.compile(r"(?!)")
 
 
@@ -107,7 +111,8 @@ class Runtime:
         self._refusals = refusals
         self._holder = new_id("evt")
         self._position: int | None = None
-        self._news = 0
+        self._state = 0
+        self._history = 0
         self._written_at = self._clock.boot()
         self._swept_at = self._clock.boot()
         self._closed = False
@@ -128,7 +133,11 @@ class Runtime:
             store = True
         except StoreError:
             store = False
-        return {"store": store, "news": self._view.is_fresh() or not self.has_background}
+        return {
+            "store": store,
+            "news": self._view.is_fresh() or not self.has_background,
+            "clock": abs(self._clock.wall_error_s()) <= _MOST_OFF_S,
+        }
 
     async def maintain(self) -> None:
         """Do at a request what the background task does elsewhere: hear the news.
@@ -144,7 +153,15 @@ class Runtime:
     async def background(self) -> AsyncIterator[None]:
         """Run the background work as long as the context lasts."""
         await self._poll()
-        task = asyncio.create_task(self._work(), name="garrison background")
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(news.set)
+
+        self._database.listen(wake)
+        task = asyncio.create_task(self._work(news), name="garrison background")
         self.has_background = True
         try:
             yield
@@ -167,9 +184,12 @@ class Runtime:
         self._identity.passwords.close()
         await self._database.close()
 
-    async def _work(self) -> None:
+    async def _work(self, news: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(_POLL_EVERY_S)
+            await asyncio.sleep(_WAKE_MOST_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _POLL_EVERY_S)
+            news.clear()
             boot = self._clock.boot()
             try:
                 await self._poll()
@@ -195,13 +215,16 @@ class Runtime:
         """Read the log from where the last poll ended, apply it, and note how fresh that makes the view."""
         clock = self._clock
         started = clock.boot()
-        clock.adjust(time.time())
-        news = self._database.news()
-        if news == self._news:
+        told = self._database.news()
+        news = told if isinstance(told, News) else await told
+        clock.adjust(news.at_s, started)
+        if news.state == self._state and news.history == self._history:
             self._view.polled(started)
             return
         if self._position is None:
             self._position = (await self._rows(log.LAST_POSITION))[0][0]
+        elif news.history != self._history:
+            await self._look_back(news)
         while True:
             found = await self._rows(log.READ_AFTER, self._position, _POLL_ROWS)
             for position, kind, subject, changed_to in found:
@@ -211,8 +234,17 @@ class Runtime:
                 break
         if self._identity.signing.is_stale:
             await self._identity.signing.load()
-        self._news = news
+        self._state, self._history = news.state, news.history
         self._view.polled(started)
+
+    async def _look_back(self, news: News) -> None:
+        """Begin some way before: the store may be one that took over, and lacks what was last written to the other.
+
+        What was verified is verified anew. What is known to have ended stays so: the view only takes in newer numbers.
+        """
+        self._position = (await self._rows(log.POSITION_BEFORE, news.at_s - _LOOK_BACK_S))[0][0]
+        self._identity.cache.forget_all()
+        await self._identity.signing.load()
 
     async def _rows(self, sql: str, *parameters: Any) -> Sequence[tuple[Any, ...]]:
         rows = self._database.cold(sql, parameters)

@@ -6,12 +6,23 @@ There is no get and set: whatever must hold between a look and a change stands i
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
+
+
+class News(NamedTuple):
+    """What a poll is told first."""
+
+    state: int
+    """Another number once anybody, this process too, has written to the change log; equal numbers: nothing to read."""
+    history: int
+    """Another number once connections were lost: the store may have gone back to an earlier state (a failover)."""
+    at_s: float
+    """The store's own time, Unix seconds."""
 
 
 class Database(Protocol):
@@ -34,11 +45,13 @@ class Database(Protocol):
     def cold(self, sql: str, parameters: tuple[Any, ...]) -> Rows | Awaitable[Rows]:
         """Ask the driver itself, for the guard's cold reads; `?` stands for a parameter. Sees every earlier commit."""
 
-    def news(self) -> int:
-        """Return a number that is another one once anybody, this process too, has committed; never zero.
+    def news(self) -> "News | Awaitable[News]":
+        """Return what a poll has to know; see `News`. Take it before the read that it stands for."""
 
-        Equal numbers mean that nothing was committed in between, so there is nothing to read. Take the number before
-        the read that it stands for, and keep it only when that read succeeded.
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called, on any thread, soon after anybody has written to the change log.
+
+        A hint and no promise: it may come for nothing, or not at all. Stores that nobody can listen to do nothing.
         """
 
     async def close(self) -> None:

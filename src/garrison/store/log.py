@@ -2,8 +2,8 @@
 
 The order of reading must be the order of commit: a reader that has seen position 7 must never find a 6 that commits
 afterwards, or a revocation is lost behind its cursor. On SQLite the one write lock gives that: the position is taken
-and committed under it. On PostgreSQL sequences are handed out before the commit, so `append` will have to take one
-advisory lock (`pg_advisory_xact_lock`) first.
+and committed under it. On PostgreSQL sequences are handed out before the commit, so every write takes one advisory
+lock (`pg_advisory_xact_lock`) first.
 
 Positions only grow (AUTOINCREMENT keeps the highest even when its row was swept). Rows are kept for a day, far longer
 than any cached verification lives; whoever was away for longer has no cache left to correct.
@@ -27,12 +27,19 @@ changes = Table(
     Index("changes_by_time", "at"),
     sqlite_autoincrement=True,
 )
+CHANNEL = "garrison"
+"""PostgreSQL's channel of notifications: only says *look*."""
 _APPEND = insert(changes)
+_NOTIFY = select(func.pg_notify(CHANNEL, ""))
 
 READ_AFTER = "SELECT position, kind, subject, version FROM changes WHERE position > ? ORDER BY position LIMIT ?"
 """What a poll asks the driver itself, with (position, limit): `store.database.Database.cold` runs it."""
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM changes"
 """Where a process that starts with empty caches begins to read; for `cold`, without parameters."""
+
+
+POSITION_BEFORE = "SELECT coalesce(max(position), 0) FROM changes WHERE at < ?"
+"""Where to begin anew when the store may have gone back to an earlier state; for `cold`, with (Unix seconds,)."""
 
 
 class LogRow(NamedTuple):
@@ -45,7 +52,9 @@ class LogRow(NamedTuple):
 
 
 def append(connection: Connection, kind: str, subject: str, version: int, now: float) -> None:
-    """Write one change, in the transaction that makes it."""
+    """Write one change, in the transaction that makes it; PostgreSQL tells who listens once that has committed."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NOTIFY)
     connection.execute(_APPEND, {"kind": kind, "subject": subject, "version": version, "at": now})
 
 

@@ -23,7 +23,7 @@ def is_postgresql(address: str | Path) -> bool:
 
 def check_address(address: str) -> None:
     """Look at a PostgreSQL address without connecting. Raises ValueError."""
-    from garrison.store.postgresql import check_address as check
+    from garrison.store.postgresql_link import check_address as check
 
     check(address)
 

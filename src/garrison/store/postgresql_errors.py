@@ -36,6 +36,18 @@ _SENTENCES = {
 }
 
 
+_LOST = frozenset({"57P01", "57P02", "57P03"})
+"""The server is shutting down, has crashed, or is starting."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Say whether an error of asyncpg or of the network means that the connection is gone."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = getattr(error, "sqlstate", None) or ""
+        return state.startswith("08") or state in _LOST
+    return isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
+
+
 def store_error_of(error: BaseException) -> StoreError | None:
     """Return the StoreError that an error of driver, SQLAlchemy or network stands for, None if it is none."""
     original: BaseException | None = error

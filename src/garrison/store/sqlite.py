@@ -17,6 +17,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,7 +27,7 @@ from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from garrison.core.errors import StoreError
-from garrison.store.database import Rows
+from garrison.store.database import News, Rows
 from garrison.store.per_process import PerProcess
 from garrison.store.sqlite_errors import store_error_of
 from garrison.store.worker import Worker
@@ -162,13 +163,17 @@ class SqliteDatabase(PerProcess["_Connections"]):
         """Run one SELECT inline and return its rows. Raises StoreError."""
         return self._mine().cold.ask(sql, parameters)
 
-    def news(self) -> int:
-        """Return the number of the file's state, by PRAGMA data_version. Raises StoreError.
+    def news(self) -> News:
+        """Return the number of the file's state, by PRAGMA data_version, and this machine's time. Raises StoreError.
 
         The pragma reports the commits of other connections, and the connection that asks never writes: so it reports
         this process's own commits, too.
         """
-        return self._mine().cold.version()
+        state, opened = self._mine().cold.version()
+        return News(state, opened, time.time())
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Do nothing: a file tells nobody, and asking it costs microseconds."""
 
     def _connections(self) -> "_Connections":
         return _Connections(self._path, self._most_waiting)
@@ -236,10 +241,11 @@ class _ColdReader:
         with self._lock:
             return self._ask(sql, parameters)
 
-    def version(self) -> int:
+    def version(self) -> tuple[int, int]:
+        """Return the file's state, and how often it was opened; a new connection counts from one again."""
         with self._lock:
             version = int(self._ask("PRAGMA data_version", ())[0][0])
-            return self._opened << 32 | version  # a new connection counts from one again
+            return self._opened << 32 | version, self._opened
 
     def stop(self) -> None:
         with self._lock:

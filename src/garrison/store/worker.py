@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RootTransaction
 
 from garrison.core.errors import StoreError
 
@@ -125,10 +125,9 @@ class Worker:
     def _transact_within(self, work: Work) -> Any:
         driver = self._driver
         try:
-            if self._connection is None:
-                self._connection = driver.connect()
-            connection = self._connection
-            with connection.begin():
+            begun = self._begin()
+            connection = begun.connection
+            with begun:
                 result = work(connection)
                 if not driver.is_in_transaction(connection):  # some roll back by themselves after some errors
                     raise StoreError("store_unavailable", "the transaction was rolled back")
@@ -140,6 +139,19 @@ class Worker:
                 raise
             raise outage from error
         return result
+
+    def _begin(self) -> RootTransaction:
+        """Begin a transaction; where the connection was lost while it lay idle, on a new one: nothing has run yet."""
+        if self._connection is not None:
+            try:
+                return self._connection.begin()
+            except Exception as error:
+                outage = self._driver.store_error_of(error)
+                if outage is None or outage.code != "store_unavailable":
+                    raise
+                self._drop()
+        self._connection = self._driver.connect()
+        return self._connection.begin()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -244,6 +244,10 @@ class SessionCache:
         """Forget what was verified under this digest."""
         self._entries.pop(shown, None)
 
+    def forget_all(self) -> None:
+        """Forget everything that was verified: the store may have gone back to an earlier state."""
+        self._entries.clear()
+
     def forget(self, kids: Collection[str]) -> None:
         """Forget every token that one of these keys signed: they are verified anew, or not at all."""
         for shown in [shown for shown, entry in self._entries.items() if entry.kid in kids]:

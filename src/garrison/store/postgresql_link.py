@@ -1,0 +1,65 @@
+"""One connection to PostgreSQL, and whether a transaction pooler stands between (PgBouncer, pgcat, RDS Proxy …).
+
+Behind such a pooler the server's process may be another one after each transaction, so a statement that was prepared in
+one is not there in the next; or, worse, another's statement of the same name is. A connection tells it by itself: the
+process id that it was told when it was opened is not that of the process which answers. Then everything is prepared
+without a name and within the transaction that uses it, and nothing is kept.
+"""
+
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import asyncpg
+
+CONNECT_S = 5.0
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?"
+_HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
+_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+_SESSION_ATTRIBUTES = frozenset({"any", "read-write", "read-only", "primary", "standby", "prefer-standby"})
+
+
+class Link(NamedTuple):
+    """A connection. `is_pooled` is true where the server's process may change between transactions."""
+
+    connection: asyncpg.Connection
+    is_pooled: bool
+
+
+def check_address(text: str) -> None:
+    """Look at `postgresql://user:password@host:port/database?sslmode=…`, hosts with commas. Raises ValueError.
+
+    asyncpg reads it in the end, libpq's environment variables and password file, too; it tells mistakes only when it
+    connects.
+    """
+    parts = urlsplit(text)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    hosts = parts.netloc.rpartition("@")[2]
+    if (
+        parts.scheme not in ("postgresql", "postgres")
+        or parts.path in ("", "/")
+        or "/" in parts.path[1:]
+        or _HOSTS.fullmatch(hosts) is None
+        or parts.fragment
+        or options.get("sslmode", "prefer") not in _SSL_MODES
+        or options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES
+    ):
+        raise ValueError("write postgresql://user@host:5432/database")
+
+
+async def connect(address: str, *, command_s: float) -> Link:
+    """Open a connection; `command_s` is the time-out of each statement. Raises asyncpg's errors and OSError."""
+    connection = await asyncpg.connect(
+        address,
+        timeout=CONNECT_S,
+        command_timeout=command_s,
+        statement_cache_size=0,  # who prepares what, and under which name, is said by those who ask
+        server_settings={"application_name": "garrison"},
+    )
+    try:
+        async with connection.transaction():
+            answering = await connection.fetchval("SELECT pg_backend_pid()")
+    except BaseException:
+        connection.terminate()
+        raise
+    return Link(connection, is_pooled=answering != connection.get_server_pid())

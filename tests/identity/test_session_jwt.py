@@ -66,6 +66,19 @@ async def test_it_is_renewed_when_half_its_life_is_gone_and_not_with_every_answe
     assert not await Client(ada.process, cookies={"garrison": first}).is_signed_in()
 
 
+async def test_a_process_that_has_to_ask_first_renews_as_well(
+    ada: Client, clock: ManualClock, open_process: OpenProcess
+) -> None:
+    """It has no keys yet, so it asks for them: the outcome is awaited, whatever the store."""
+    first = ada.cookies["garrison"]
+    clock.advance(8 * DAY_S)
+    async with open_process() as started:
+        elsewhere = Client(started, cookies=dict(ada.cookies))
+        assert not started.keyring.verifying
+        assert await elsewhere.is_signed_in()
+        assert elsewhere.cookies["garrison"] != first
+
+
 async def test_a_renewed_cookie_ends_with_the_session(ada: Client, clock: ManualClock) -> None:
     for _ in range(5):
         clock.advance(5 * DAY_S)

@@ -51,9 +51,18 @@ class JwtCookieAuthenticator(CookieAuthenticator):
     def check(self, call: Call) -> "Outcome | Awaitable[Outcome]":
         """Return the session of the cookie; None without one, REFUSED for one that is not valid (any more)."""
         outcome = super().check(call)
-        if isinstance(outcome, SessionEntry) and call.now >= outcome.renew_at and call.kind == "http":
-            self._renew(call, outcome)
+        if isinstance(outcome, SessionEntry):
+            self._renew_if_due(call, outcome)
+        elif isinstance(outcome, Awaitable):
+            return self._later(call, outcome)
         return outcome
+
+    async def _later(self, call: Call, outcome: Awaitable[Outcome]) -> Outcome:
+        """The same, where the store was asked."""
+        found = await outcome
+        if isinstance(found, SessionEntry):
+            self._renew_if_due(call, found)
+        return found
 
     def _value_of(self, call: Call) -> bytes:
         names = cookie_names(call, development=self._settings.development)
@@ -77,7 +86,9 @@ class JwtCookieAuthenticator(CookieAuthenticator):
         token = Token(claims["sub"], expires_at, "cookie", kid, self._ring.is_shared, "session", renew_at)
         return Claimed(ACCESS_READ, (kid, claims["sid"]), self._cache.judge_session(token))
 
-    def _renew(self, call: Call, entry: SessionEntry) -> None:
+    def _renew_if_due(self, call: Call, entry: SessionEntry) -> None:
+        if call.now < entry.renew_at or call.kind != "http":
+            return
         names = cookie_names(call, development=self._settings.development)
         if names is None:
             return

@@ -26,9 +26,9 @@ refused_subjects = Table(
 _COLUMNS = tuple(refused_subjects.c[name] for name in ("issuer", "subject", "is_refused", "signed_out_at"))
 SUBJECT_READ = (
     "SELECT version, is_refused, signed_out_at FROM refused_subjects WHERE issuer = ? AND subject = ?"
-    " UNION ALL SELECT 0, 1, 0.0 FROM accounts WHERE id = ?"
-    " UNION ALL SELECT 0, 1, 0.0 FROM clients WHERE id = ?"
-    " UNION ALL SELECT 0, 1, 0.0 FROM api_keys WHERE id = ?"
+    " UNION ALL SELECT 0, TRUE, 0.0 FROM accounts WHERE id = ?"
+    " UNION ALL SELECT 0, TRUE, 0.0 FROM clients WHERE id = ?"
+    " UNION ALL SELECT 0, TRUE, 0.0 FROM api_keys WHERE id = ?"
 )
 """What the guard asks the driver itself, by the issuer, and the subject four times. No row for whom nothing was ever
 refused; refused is whom their issuer calls by an id of ours, which apps know people by."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, insert, select
 
 from garrison.core.errors import Denied, GarrisonError, StoreError
 from garrison.store import log
@@ -68,6 +68,22 @@ class Gate:
 
 
 class DatabaseContract:
+    @pytest.mark.parametrize("text", ["a\x00", "\ud800"])
+    async def test_what_some_store_cannot_hold_is_an_error_of_whoever_sent_it(self, store: Database, text: str) -> None:
+        holders = select(leases.c.holder).where(leases.c.name == text)
+        for ask in (store.write, store.read):
+            with pytest.raises(Denied) as caught:
+                await ask(lambda connection: connection.execute(holders).all())
+            assert caught.value.code == "bad_request"
+        for name, holder in ((text, ""), ("kept", text)):
+            with pytest.raises(Denied):
+                await store.write(claim(name, holder))
+        rows = [{"name": one, "holder": "", "expires_at": 1.0} for one in ("fine", text)]
+        with pytest.raises(Denied):
+            await store.write(lambda connection: connection.execute(insert(leases), rows))
+        assert await store.read(count) == 0
+        assert await store.write(claim("\N{SNOWMAN}", "\U0001f600"))
+
     async def test_what_is_written_is_seen_by_every_way_to_read_and_by_others(self, open_store: OpenStore) -> None:
         here, there = open_store(), open_store()
         assert await there.read(count) == 0

@@ -36,14 +36,18 @@ class Database(Protocol):
         """Run `work` in one transaction that excludes other writers; it is durable when this returns.
 
         What `work` raises is raised here, with nothing written. If the caller is cancelled, the transaction still
-        commits or rolls back as a whole; one that had not begun never begins.
+        commits or rolls back as a whole; one that had not begun never begins. A statement with a text that some store
+        cannot hold raises Denied(`bad_request`), here and in `read` (`store/text.py`).
         """
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot, without a lock; a write in it fails."""
 
     def cold(self, sql: str, parameters: tuple[Any, ...]) -> Rows | Awaitable[Rows]:
-        """Ask the driver itself, for the guard's cold reads; `?` stands for a parameter. Sees every earlier commit."""
+        """Ask the driver itself, for the guard's cold reads; `?` stands for a parameter. Sees every earlier commit.
+
+        No parameter may be text as a client sent it (`store/text.py`).
+        """
 
     def news(self) -> "News | Awaitable[News]":
         """Return what a poll has to know; see `News`. Take it before the read that it stands for."""

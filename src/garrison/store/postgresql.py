@@ -34,6 +34,7 @@ from garrison.store.per_process import PerProcess
 from garrison.store.postgresql_aside import Aside
 from garrison.store.postgresql_errors import store_error_of
 from garrison.store.postgresql_link import CONNECT_S, check_address, connect
+from garrison.store.text import refuse_unstorable
 from garrison.store.worker import Worker
 
 T = TypeVar("T")
@@ -172,6 +173,7 @@ class _Driver:
             connection.exec_driver_sql(self._begin)
 
         event.listen(engine, "begin", on_begin)
+        refuse_unstorable(engine)
         return engine
 
 

@@ -30,6 +30,7 @@ from garrison.core.errors import StoreError
 from garrison.store.database import News, Rows
 from garrison.store.per_process import PerProcess
 from garrison.store.sqlite_errors import store_error_of
+from garrison.store.text import refuse_unstorable
 from garrison.store.worker import Worker
 
 T = TypeVar("T")
@@ -134,6 +135,7 @@ def connect(path: Path, *, begin: str, busy_s: float = BUSY_S) -> Connection:
         connection.exec_driver_sql(begin)
 
     event.listen(engine, "begin", on_begin)
+    refuse_unstorable(engine)
     connection = engine.connect()
     try:
         _configure(_driver(connection))

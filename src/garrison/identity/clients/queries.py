@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from garrison.identity.clients.model import Client, Status, clients
+from garrison.store.text import is_storable
 
 CLIENT_READ = (
     "SELECT c.id, c.scopes, c.status, c.epoch, c.version, c.created_at,"
@@ -67,7 +68,9 @@ def insert_client(connection: Connection, client: Client, secret_digest: bytes) 
 
 
 def find_client(connection: Connection, client_id: str) -> Known | None:
-    """Return the client with this id, or None."""
+    """Return the client with this id, or None: also for what no id can be, as anybody may send it."""
+    if not is_storable(client_id):
+        return None
     columns = (*_COLUMNS, clients.c.secret_digest, clients.c.earlier_digest, clients.c.earlier_until)
     row = connection.execute(select(*columns).where(clients.c.id == client_id)).one_or_none()
     return None if row is None else Known(_client(row[:12]), row[12], row[13], row[14])

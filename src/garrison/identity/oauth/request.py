@@ -14,6 +14,7 @@ from garrison.core.network import is_loopback
 from garrison.identity.clients.model import Client
 from garrison.identity.oauth.errors import NO_AUDIENCE, NOT_GRANTED, NOT_ITS_AUDIENCE, NOT_ITS_SCOPE
 from garrison.identity.sessions.cache import IDENTITY_SCOPES
+from garrison.store.text import is_storable
 
 _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _ANY_AGE_S = 1e9
@@ -88,7 +89,12 @@ def checked_request(given: Mapping[str, str], client: Client | None) -> Authoriz
         raise refuse("invalid_target", NOT_ITS_AUDIENCE if client.audiences else NO_AUDIENCE)
     nonce = given.get("nonce", "")
     max_age, prompts = given.get("max_age", ""), given.get("prompt", "").split()
-    if len(nonce) > 512 or (max_age and _MAX_AGE.fullmatch(max_age) is None) or ("none" in prompts and prompts[1:]):
+    if (
+        len(nonce) > 512
+        or not is_storable(nonce)
+        or (max_age and _MAX_AGE.fullmatch(max_age) is None)
+        or ("none" in prompts and prompts[1:])
+    ):
         raise refuse("invalid_request", "nonce, max_age or prompt is not one that is taken")
     within_s = 0.0 if "login" in prompts else float(max_age or _ANY_AGE_S)
     audience = targets.pop() if targets else client.audiences[0]

@@ -16,6 +16,7 @@ from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
 from garrison.wire.answer import Message, Receive, Scope, Send
 from garrison.wire.header_lines import TakesHeaderLines, header_lines
+from tests.stores import store_url
 
 pytestmark = pytest.mark.anyio
 SETS = HeaderSets(GuardSettings(development=True), cached=False)
@@ -75,7 +76,7 @@ class TestGuarded:
             await send({"type": "http.response.body", "body": b"{}"})
 
         settings = Settings(
-            database_url=f"sqlite:///{tmp_path / 'g.db'}", secret="s" * 40, password_cost=PasswordCost(8, 1, 1)
+            database_url=store_url(tmp_path / "g.db"), secret="s" * 40, password_cost=PasswordCost(8, 1, 1)
         )
         garrison = Garrison(Policy(("GET /plain", public), ("GET /says", public)), settings=settings)
         made = garrison.protect(app)

@@ -1,9 +1,8 @@
-"""Fixtures of this room: real SQLite files, a manual clock, cheap hashes, the guard's own checks around endpoints."""
+"""Fixtures of this room: real stores, a manual clock, cheap hashes, the guard's own checks around endpoints."""
 
 import json
-import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http.cookies import SimpleCookie
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from garrison.core.clock import ManualClock
 from garrison.core.errors import Denied, StoreError
@@ -54,15 +53,13 @@ from garrison.identity.tokens.dpop import Proofs
 from garrison.identity.tokens.routes import token_endpoints
 from garrison.identity.tokens.service import TokenService
 from garrison.store.audit import events
-from garrison.store.database import Database
+from garrison.store.database import Database, Rows
 from garrison.store.log import READ_AFTER
-from garrison.store.migrate import ensure_schema, upgrade
-from garrison.store.postgresql import open_postgresql
-from garrison.store.sqlite import open_sqlite
+from garrison.store.schema import metadata
 from garrison.wire.answer import Answer, Message
 from garrison.wire.call import Call
 from garrison.wire.problem import problem, problem_of
-from tests.store.postgresql import database
+from tests.stores import open_store
 
 PASSWORD = "a long walk to the sea"
 CHEAP = IdentitySettings(
@@ -219,11 +216,16 @@ class Process:
         offer_renewal(call, answer.headers, stored=False)
         return Reply(answer.status, [*answer.headers, *call.added.fields], document)
 
+    async def cold(self, sql: str, parameters: tuple[Any, ...] = ()) -> Rows:
+        """Ask the driver itself, whether it answers at once or later."""
+        found = self.database.cold(sql, parameters)
+        return found if isinstance(found, list) else await found
+
     async def poll(self) -> None:
         """Read the log on, as the background work of a process does."""
         started_at = self.clock.boot()
-        found = self.database.cold(READ_AFTER, (self.position, 1000))
-        for self.position, kind, subject, version in found if isinstance(found, list) else await found:
+        found = await self.cold(READ_AFTER, (self.position, 1000))
+        for self.position, kind, subject, version in found:
             self.view.applied(kind, subject, version)
         if self.signing.is_stale:
             await self.signing.load()
@@ -233,6 +235,17 @@ class Process:
         """Return the event rows in the order they were written."""
         query = select(events).order_by(events.c.position)
         return await self.database.read(lambda connection: [dict(row._mapping) for row in connection.execute(query)])
+
+    async def contents(self) -> bytes:
+        """Return every value in every table, one after the other."""
+
+        def read(connection: Connection) -> bytes:
+            values = [
+                value for table in metadata.sorted_tables for row in connection.execute(table.select()) for value in row
+            ]
+            return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for value in values)
+
+        return await self.database.read(read)
 
     def _route(self, method: str, path: str, call: Call) -> tuple[Endpoint, Any]:
         for endpoint, plan in self.endpoints:
@@ -331,15 +344,9 @@ def session_format() -> str:
 
 
 @pytest.fixture
-def open_database(tmp_path: Path) -> Iterator[Callable[[], Database]]:
-    """Open the test's database: a SQLite file, or with GARRISON_TEST_STORE=postgresql a database of that server's."""
-    if os.environ.get("GARRISON_TEST_STORE", "sqlite") == "sqlite":
-        ensure_schema(tmp_path / "garrison.db", migrate=True)
-        yield lambda: open_sqlite(tmp_path / "garrison.db")
-        return
-    with database() as url:
-        upgrade(url)
-        yield lambda: open_postgresql(url)
+def open_database(tmp_path: Path) -> Callable[[], Database]:
+    """Open the test's database; several may."""
+    return lambda: open_store(tmp_path / "garrison.db")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from garrison.identity.keys.service import KeyService, Made
 from garrison.identity.sessions.model import factors_to_text, sessions
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
+from tests.stores import store_url
 
 PLENTY = Limit(10**6, 60)
 EMAIL, PASSWORD = "ada@example.com", "a long walk to the sea"
@@ -39,7 +40,7 @@ class Api:
         paths = ("/open", "/tasks", "/write", "/signed-in", "/admin", "/machines")
         app = Starlette(routes=[Route(name, answer) for name in paths])
         settings = Settings(
-            database_url=f"sqlite:///{path / 'g.db'}",
+            database_url=store_url(path / "g.db"),
             secret="s" * 40,
             password_cost=PasswordCost(8, 1, 1),
             signing_algorithm="ES256",

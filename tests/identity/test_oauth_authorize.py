@@ -5,10 +5,8 @@ import hashlib
 import html
 import re
 import secrets
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -556,8 +554,7 @@ def test_what_is_posted_is_what_was_shown_to_this_session(flow: Flow) -> None:
 
 def end_elsewhere(api: Api, session_id: str) -> None:
     """End a session as another process does whose news has not been heard here yet."""
-    with closing(sqlite3.connect(api.database)) as connection, connection:
-        assert connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount == 1
+    assert api.execute("DELETE FROM sessions WHERE id = :id", id=session_id) == 1
 
 
 @pytest.mark.parametrize("decision", ["allow", "deny"])

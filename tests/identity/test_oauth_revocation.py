@@ -1,8 +1,6 @@
 """Revocation (RFC 7009) and introspection (RFC 7662): a client's own tokens end, and nobody learns by asking."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +89,7 @@ def test_what_has_ended_is_not_active(api: Api) -> None:
 
 
 def narrow(api: Api, client_id: str, scopes: str) -> None:
-    statement = f"UPDATE clients SET scopes = '{scopes}' WHERE id = '{client_id}'"
-    with closing(sqlite3.connect(api.database)) as connection, connection:
-        assert connection.execute(statement).rowcount == 1
+    assert api.execute("UPDATE clients SET scopes = :scopes WHERE id = :id", scopes=scopes, id=client_id) == 1
 
 
 def test_introspection_tells_what_a_token_may_now_and_not_what_it_says(api: Api) -> None:
@@ -129,8 +125,7 @@ def test_a_token_is_not_active_beyond_its_session(api: Api) -> None:
     api.client.post("/auth/sign-up", json={"email": EMAIL, "password": PASSWORD})
     shown = {"email": EMAIL, "password": PASSWORD, "deliver": "token"}
     token = api.client.post("/auth/sign-in", json=shown).json()["access_token"]
-    with closing(sqlite3.connect(api.database)) as connection, connection:
-        assert connection.execute("UPDATE sessions SET expires_at = 1 WHERE id = ?", (claims(token)["sid"],)).rowcount
+    assert api.execute("UPDATE sessions SET expires_at = 1 WHERE id = :id", id=claims(token)["sid"]) == 1
     assert not active(api, token, resource)
 
 

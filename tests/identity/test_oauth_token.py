@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import FastAPI
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from garrison import Garrison, Policy, allow, public
@@ -21,6 +22,7 @@ from garrison.identity.clients.model import GRANTS
 from garrison.identity.clients.service import ClientService, Made
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
+from tests.stores import store_url
 
 AUDIENCE, OTHER = "https://api.example.com", "https://other.example.com"
 PLENTY = Limit(10**6, 60)
@@ -39,7 +41,7 @@ class Api:
         for name in ("/open", "/signed-in", "/admin", "/clients"):
             app.get(name)(lambda: "ok")
         settings = Settings(
-            database_url=f"sqlite:///{path / 'g.db'}",
+            database_url=store_url(path / "g.db"),
             secret="s" * 40,
             audience=AUDIENCE,
             password_cost=PasswordCost(8, 1, 1),
@@ -58,7 +60,6 @@ class Api:
         )
         self.garrison = Garrison(policy, settings=settings)
         self.client = TestClient(self.garrison.protect(app))
-        self.database = path / "g.db"
         self._later = 0.0
 
     def __enter__(self) -> "Api":
@@ -80,6 +81,14 @@ class Api:
     def portal(self, work: Any) -> Any:
         assert self.client.portal is not None
         return self.client.portal.call(work)
+
+    def execute(self, statement: str, **values: Any) -> int:
+        """Change rows as another process does whose news has not been heard here; return how many."""
+        database = self.garrison._runtime._database  # type: ignore[union-attr]
+        changed: int = self.portal(
+            lambda: database.write(lambda connection: connection.execute(text(statement), values).rowcount)
+        )
+        return changed
 
     def wait(self, seconds: float) -> None:
         """Move the store's time, as the app sees it from here on."""

@@ -12,11 +12,7 @@ that is bound to its device gives a thief without the device nothing at all.
 
 import asyncio
 import os
-import shutil
-import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from garrison.core.clock import ManualClock
 from garrison.identity.tokens.rotation import Verdict, judge
-from garrison.store.migrate import ensure_schema
-from garrison.store.sqlite import open_sqlite
 from tests.identity.conftest import CHEAP, Client, OpenProcess, Process
+from tests.stores import STORE, drop_stores, open_store
 
 pytestmark = pytest.mark.anyio
 EMAIL = "ada@example.com"
@@ -188,7 +183,9 @@ async def test_a_role_reaches_the_next_token_and_the_one_before(process: Process
 async def test_nothing_in_the_store_is_a_token(process: Process, tmp_path: Path) -> None:
     _, first = await signed_in(process)
     second = (await refresh(process, first["refresh_token"])).body
-    stored = b"".join(file.read_bytes() for file in tmp_path.glob("garrison.db*"))  # noqa: ASYNC240 - the test's own
+    files = [file.read_bytes() for file in tmp_path.glob("garrison.db*")]  # noqa: ASYNC240 - the test's own
+    stored = b"".join([await process.contents(), *files])
+    assert b"ada@example.com" in stored
     for secret in (first["refresh_token"], second["refresh_token"], first["device_token"], second["access_token"]):
         assert secret.encode() not in stored
         assert secret[4:].encode() not in stored
@@ -241,17 +238,17 @@ class Families(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "garrison.db"
         self.clock = ManualClock()
-        self.path.write_bytes(EMPTY_STORE.read_bytes())
         self.processes = [self.open() for _ in range(2)]
         self.ended = False
 
     def open(self) -> Process:
-        return Process(open_sqlite(self.path), self.clock, CHEAP)
+        return Process(open_store(self.path), self.clock, CHEAP)
 
     def teardown(self) -> None:
         for process in self.processes:
             self.close(process)
         self.loop.close()
+        drop_stores([self.path])
         self.directory.cleanup()
 
     def close(self, process: Process) -> None:
@@ -328,24 +325,11 @@ class Families(RuleBasedStateMachine):
     @invariant()
     def one_family(self) -> None:
         if hasattr(self, "held") and not self.ended:
-            rows = self.processes[0].database.cold("SELECT count(*) FROM sessions", ())
-            assert rows == [(1,)]
+            assert self.run(self.processes[0].cold("SELECT count(*) FROM sessions")) == [(1,)]
 
 
-REFRESH_N = int(os.environ.get("REFRESH_N", "100"))
+REFRESH_N = int(os.environ.get("REFRESH_N", "100" if STORE == "sqlite" else "10"))
 """How many stories; `make soak` runs 2,000."""
-EMPTY_STORE = Path(tempfile.mkdtemp()) / "garrison.db"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def empty_store() -> Iterator[None]:
-    """A store with its tables, to be copied: making them takes longer than a story."""
-    ensure_schema(EMPTY_STORE, migrate=True)
-    with closing(sqlite3.connect(EMPTY_STORE)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    yield
-    shutil.rmtree(EMPTY_STORE.parent)
-
 
 Families.TestCase.settings = settings(max_examples=REFRESH_N, stateful_step_count=15, deadline=None)
 TestFamilies = Families.TestCase
@@ -355,9 +339,8 @@ def test_the_adaptive_thief_is_found_out_when_the_owner_returns(tmp_path: Path) 
     """Written down: unbound, a thief who is first has what the owner had, until the owner comes back."""
 
     async def story(device: bool) -> tuple[int, int, int]:
-        ensure_schema(tmp_path / f"{device}.db", migrate=True)
         clock = ManualClock()
-        process = Process(open_sqlite(tmp_path / f"{device}.db"), clock, CHEAP)
+        process = Process(open_store(tmp_path / f"{device}.db"), clock, CHEAP)
         _, first = await signed_in(process)
         token = first["refresh_token"]
         if device:  # the owner's app sends its device token from the first refresh on

@@ -25,6 +25,7 @@ from garrison.serve.settings import Settings
 from garrison.wire.call import Call
 from tests.identity.conftest import PASSWORD, OpenProcess, Process, scopes_of
 from tests.identity.foreign import SUBJECT, Issuer, configured, issuing, show
+from tests.stores import store_url
 
 pytestmark = pytest.mark.anyio
 LEEWAY_S = 60
@@ -191,15 +192,16 @@ async def test_who_cannot_hear_the_news_asks_and_without_a_store_nobody_passes(
 async def test_a_refusal_that_overtakes_the_stores_answer_counts(
     issuer: Issuer, process: Process, clock: ManualClock
 ) -> None:
-    """As with a store that answers asynchronously: the answer is on its way while the subject is refused."""
+    """The answer is on its way while the subject is refused."""
     arrived, may_answer = asyncio.Event(), asyncio.Event()
-    inline = process.foreign._cold
+    is_first = True
 
     def cold(sql: str, parameters: tuple[Any, ...]) -> Any:
-        rows, is_first = inline(sql, parameters), not arrived.is_set()
-
         async def answer() -> Any:
+            nonlocal is_first
+            rows = await process.cold(sql, parameters)
             if is_first:
+                is_first = False
                 arrived.set()
                 await may_answer.wait()
             return rows
@@ -251,7 +253,7 @@ async def test_what_could_refuse_nobody_is_told(issuer: Issuer, process: Process
 
 async def test_users_own_code_calls_the_same(tmp_path: Path) -> None:
     settings = Settings(
-        database_url=f"sqlite:///{tmp_path / 'g.db'}",
+        database_url=store_url(tmp_path / "g.db"),
         secret="s" * 40,
         password_cost=PasswordCost(8, 1, 1),
         foreign_issuers=SecretStr('[{"issuer": "https://login.example.com/", "audience": "api"}]'),

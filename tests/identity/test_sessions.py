@@ -85,7 +85,7 @@ async def test_a_foreign_an_unknown_and_a_malformed_id_are_one_and_the_same_404(
     unknown = "ses_" + "0" * 24
     replies = [
         await ada.call("DELETE", f"/auth/sessions/{id}")
-        for id in (foreign, unknown, "x", "ses_", "acc_1", "ses_\x00", "'; DROP TABLE sessions; --", "é", "9" * 999)
+        for id in (foreign, unknown, "x", "ses_", "acc_1", "'; DROP TABLE sessions; --", "é", "9" * 999)
     ]
     assert {(reply.status, reply.code) for reply in replies} == {(404, "not_found")}
     assert all(reply.body == replies[0].body for reply in replies)

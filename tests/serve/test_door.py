@@ -12,6 +12,7 @@ from garrison import Garrison, Policy, allow, public
 from garrison.serve.settings import Settings
 from garrison.wire.answer import ASGIApp, Message, Receive, Scope, Send
 from tests.serve.test_warm_path import scope
+from tests.stores import store_url
 
 POLICY = Policy(("GET /public", public), ("GET /private", allow(signed_in=True)))
 
@@ -51,7 +52,7 @@ async def statuses(door: ASGIApp) -> list[int]:
 
 @pytest.mark.parametrize("make", [fastapi_app, lambda: raw])
 def test_the_door_is_the_guard(make: Any, tmp_path: Path) -> None:
-    garrison = Garrison(POLICY, settings=Settings(database_url=f"sqlite:///{tmp_path / 'g.db'}", secret="s" * 40))
+    garrison = Garrison(POLICY, settings=Settings(database_url=store_url(tmp_path / "g.db"), secret="s" * 40))
     app = garrison.protect(make())
     assert garrison.door(app) is not app
     assert asyncio.run(statuses(garrison.door(app))) == [200, 401]

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from garrison import Garrison, allow, public
 from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
+from tests.stores import store_url
 
 RULES = {
     "/open": public,
@@ -27,7 +28,7 @@ def _documents(path: Path, **more: Any) -> Iterator[dict[str, Any]]:
     for route, rule in RULES.items():
         app.get(route)(rule(_endpoint()))
     settings = Settings(
-        database_url=f"sqlite:///{path / 'g.db'}", secret="s" * 40, password_cost=PasswordCost(8, 1, 1), **more
+        database_url=store_url(path / "g.db"), secret="s" * 40, password_cost=PasswordCost(8, 1, 1), **more
     )
     with TestClient(Garrison(settings=settings).protect(app)) as client:
         yield client.get("/openapi.json").json()

@@ -22,11 +22,11 @@ async def _admin(statement: str) -> None:
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """Make a database, give its address, and drop it. Skips where no server is to be had."""
+def database(*, template: str = "template1") -> Iterator[str]:
+    """Make a database as a copy of another, give its address, and drop it. Skips where no server is to be had."""
     name = f"garrison_test_{os.getpid()}_{secrets.token_hex(4)}"
     try:
-        asyncio.run(_admin(f"CREATE DATABASE {name}"))
+        asyncio.run(_admin(f"CREATE DATABASE {name} TEMPLATE {template}"))
     except (OSError, TimeoutError) as error:
         pytest.skip(f"no PostgreSQL at {SERVER.rpartition('@')[2]}: {type(error).__name__}")
     try:

@@ -77,7 +77,6 @@ from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
 SWEPT = (
-    Sweep(sessions, "expires_at"),
     Sweep(sessions, "idle_until"),
     Sweep(devices, "expires_at"),
     Sweep(refresh_tokens, "expires_at"),
@@ -86,7 +85,7 @@ SWEPT = (
     Sweep(used_assertions, "expires_at"),
     Sweep(device_codes, "expires_at"),
 )
-"""Tables of identity whose rows expire."""
+"""Tables of identity whose rows expire. A session is idle by its absolute end at the latest."""
 
 ASSERTED_TO = ("/oauth/token", "/oauth/par", "/oauth/device", "/oauth/introspect", "/oauth/revoke")
 """Endpoints that a client's assertion may be made for, beside the issuer."""

@@ -21,7 +21,22 @@ from garrison.store.sqlite import connect, connect_driver, create_file, sqlite_p
 from garrison.store.sqlite_errors import store_error_of
 
 VERSION_TABLE = "garrison_version"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 """All revisions in order; a test holds them against the files in `migrations/versions`."""
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -5,10 +5,11 @@ process sweeps at a time (`leases`), though two would do no harm. Nothing depend
 compares its time.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, delete, select, tuple_
+from sqlalchemy import Connection, Integer, Table, delete, select, tuple_
 
 from garrison.store.audit import events, refusals
 from garrison.store.counters import counters
@@ -59,6 +60,9 @@ def sweep_batch(connection: Connection, sweeps: Iterable[Sweep], now: float, *, 
 def _sweep(connection: Connection, sweep: Sweep, now: float, limit: int) -> int:
     keys = list(sweep.table.primary_key.columns)
     column = sweep.table.c[sweep.expires_column]
-    expired = select(*keys).where(column <= (now - sweep.keep_s) / sweep.unit_s).order_by(column).limit(limit)
+    latest = (now - sweep.keep_s) / sweep.unit_s
+    if isinstance(column.type, Integer):  # PostgreSQL compares no index of whole numbers with a fraction
+        latest = math.floor(latest)
+    expired = select(*keys).where(column <= latest).order_by(column).limit(limit)
     key = keys[0] if len(keys) == 1 else tuple_(*keys)
     return int(connection.execute(delete(sweep.table).where(key.in_(expired))).rowcount)

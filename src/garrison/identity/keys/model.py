@@ -8,13 +8,27 @@ but create accounts, and is no secret once the app is in somebody's hands.
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 from garrison.store.schema import metadata
 
 Kind = Literal["api", "app"]
 CREATE_ACCOUNTS = "accounts:create"
 """The one scope of an app key."""
+IS_APP = text("kind = 'app'")
+"""Written out, since an index on some rows serves no statement that names them by a parameter."""
 
 api_keys = Table(
     "api_keys",
@@ -35,6 +49,7 @@ api_keys = Table(
     Column("version", Integer, nullable=False),
     CheckConstraint("kind IN ('api', 'app')", name="api_keys_kind"),
     Index("api_keys_by_account", "account_id", "created_at"),
+    Index("api_keys_of_apps", "kind", sqlite_where=IS_APP, postgresql_where=IS_APP),
 )
 
 

@@ -19,7 +19,11 @@ _FORM = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_LENGTH + _CHECK}}}".encode())
 
 def new_key() -> str:
     """Make a key."""
-    body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    return with_checksum(PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH)))
+
+
+def with_checksum(body: str) -> str:
+    """Return the key with this prefix and these 43 letters and digits."""
     return body + _checksum(body.encode())
 
 

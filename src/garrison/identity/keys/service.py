@@ -13,7 +13,7 @@ from garrison.core.network import parse_network
 from garrison.identity.accounts.queries import find_account
 from garrison.identity.changes import Change, Changes, Origin
 from garrison.identity.keys.model import CREATE_ACCOUNTS, Key, Kind
-from garrison.identity.keys.queries import count_live, delete_key, insert_key, list_keys, replace_secret
+from garrison.identity.keys.queries import count_live_apps, delete_key, insert_key, list_keys, replace_secret
 from garrison.identity.keys.secret import PURPOSE, new_key
 from garrison.identity.sessions.cache import ScopesOf
 from garrison.store.database import Database
@@ -120,7 +120,7 @@ class KeyService:
 
 
 def _demand_room(connection: Connection, account_id: str, kind: Kind, now: float) -> None:
-    if kind == "app" and count_live(connection, "app", now) >= MOST_APP_KEYS:
+    if kind == "app" and count_live_apps(connection, now) >= MOST_APP_KEYS:
         raise GarrisonError("too_many_keys", f"at most {MOST_APP_KEYS} app keys live at a time; revoke one first")
     if len(list_keys(connection, account_id)) >= MOST_KEYS:
         raise GarrisonError("too_many_keys", f"an account has at most {MOST_KEYS} keys; revoke one first")

@@ -47,6 +47,7 @@ codes = Table(
     Column("session_id", String(32), nullable=True),
     Column("jkt", String(64), nullable=True),
     Index("authorization_codes_by_expiry", "expires_at"),
+    Index("authorization_codes_by_client", "client_id"),
 )
 
 

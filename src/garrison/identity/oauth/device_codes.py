@@ -56,6 +56,7 @@ device_codes = Table(
     Column("session_id", String(32), nullable=True),
     CheckConstraint("state IN ('pending', 'allowed', 'denied')", name="device_codes_state"),
     Index("device_codes_by_expiry", "expires_at"),
+    Index("device_codes_by_client", "client_id"),
 )
 
 

@@ -432,20 +432,31 @@ def databases(store: str, directory: str | None, server: str) -> Iterator[tuple[
     names = [f"garrison_growth_{os.getpid()}_{secrets.token_hex(4)}_{size}" for size in ("small", "large")]
     try:
         for name in names:
-            asyncio.run(_ask(server, f"CREATE DATABASE {name}"))
+            asyncio.run(_ask(f"{server}/postgres", f"CREATE DATABASE {name}"))
         small, large = (f"{server}/{name}" for name in names)
         yield small, large
     finally:
         for name in names:
-            asyncio.run(_ask(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            asyncio.run(_ask(f"{server}/postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
-async def _ask(server: str, statement: str) -> None:
-    connection = await asyncpg.connect(f"{server}/postgres", timeout=10)
+async def _ask(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
     try:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+def warm(url: str) -> None:
+    """Read the whole database once, so that neither is measured from the disk."""
+    if url.startswith("sqlite"):
+        with sqlite_path(url).open("rb") as file:
+            while file.read(1 << 24):
+                pass
+        return
+    statement = "SELECT sum(pg_prewarm(oid, 'read')) FROM pg_class WHERE relkind IN ('r', 'i') AND oid > 16383"
+    asyncio.run(_ask(url, f"CREATE EXTENSION IF NOT EXISTS pg_prewarm; {statement}"))
 
 
 @contextlib.asynccontextmanager
@@ -467,6 +478,8 @@ def grow(store: str, people: Sequence[Population], chosen: argparse.Namespace) -
         for url, one in zip(urls, people, strict=True):
             say(f"{store}: {one.accounts:,} accounts …")
             filled.append(fill(url, one, say))
+        for url in urls:
+            warm(url)
 
         async def work() -> tuple[list[Line], list[Statement]]:
             async with opened(urls[0], people[0], 1) as small, opened(urls[1], people[1], 2) as large:

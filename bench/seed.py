@@ -60,7 +60,8 @@ from garrison.identity.tokens.model import refresh_tokens  # noqa: E402
 from garrison.store.audit import events, refusals  # noqa: E402
 from garrison.store.counters import counters  # noqa: E402
 from garrison.store.log import changes  # noqa: E402
-from garrison.store.migrate import upgrade, upgrade_postgresql  # noqa: E402
+from garrison.store.migrate import upgrade  # noqa: E402
+from garrison.store.opening import is_postgresql  # noqa: E402
 from garrison.store.sqlite import sqlite_path  # noqa: E402
 
 Said = Callable[[str], None]
@@ -405,10 +406,9 @@ def fill(url: str, population: Population, said: Said) -> list[Filled]:
 
     Raises ValueError where there are accounts in it, or where it is another kind of database; StoreError.
     """
-    if url.startswith(("postgresql://", "postgres://")):
-        upgrade_postgresql(url)
-        return asyncio.run(_fill_postgresql(url, population, said))
     upgrade(url)
+    if is_postgresql(url):
+        return asyncio.run(_fill_postgresql(url, population, said))
     return _fill_sqlite(sqlite_path(url), population, said)
 
 

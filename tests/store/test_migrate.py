@@ -5,11 +5,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import MetaData, create_engine
 
 import garrison.identity.accounts.model
 import garrison.identity.clients.model
@@ -26,7 +27,7 @@ import garrison.identity.signing.model
 import garrison.identity.tokens.model  # noqa: F401 - all of these declare tables of the schema
 from garrison.core.errors import StoreError
 from garrison.store import audit, counters, leases, log, migrate, secret_check  # noqa: F401 - and so do these
-from garrison.store.migrate import HEAD, MIGRATIONS, REVISIONS, VERSION_TABLE, current, ensure_schema, upgrade
+from garrison.store.migrate import HEAD, MIGRATIONS, OLDEST, REVISIONS, VERSION_TABLE, current, ensure_schema, upgrade
 from garrison.store.schema import metadata
 from tests.store.conftest import Python
 
@@ -110,16 +111,55 @@ def test_production_says_what_to_do_and_does_nothing(tmp_path: Path, state: str)
 
 @pytest.mark.parametrize("call", [upgrade, lambda path: ensure_schema(path, migrate=True)])
 def test_a_database_of_a_newer_version_is_left_alone(path: Path, call: object) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    connection.commit()
-    connection.close()
+    set_version(path, "9999")
     before = statements(path)
     with pytest.raises(StoreError) as refused:
         call(path)  # type: ignore[operator]
     assert refused.value.code == "store_schema"
     assert "newer" in str(refused.value)
     assert (statements(path), current(path)) == (before, "9999")
+
+
+def set_version(path: Path, oldest: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    connection.execute("UPDATE marks SET sealed = ? WHERE name = 'schema'", (oldest.encode(),))
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("migrates", [True, False])
+def test_a_newer_schema_is_served_as_far_as_its_version_says(path: Path, migrates: bool) -> None:
+    """Nodes are changed one by one: the old ones go on, and start again after a crash."""
+    set_version(path, HEAD)
+    ensure_schema(path, migrate=migrates)
+    assert current(path) == "9999"
+    set_version(path, "9998")
+    with pytest.raises(StoreError) as refused:
+        ensure_schema(path, migrate=migrates)
+    assert refused.value.code == "store_schema"
+
+
+def test_what_the_oldest_version_in_service_has_is_still_there_and_nothing_more_is_demanded_of_it(
+    tmp_path: Path,
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'oldest.db'}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+        command.upgrade(config, OLDEST)
+    old = MetaData()
+    old.reflect(engine)
+    engine.dispose()
+    assert OLDEST in REVISIONS
+    for name, table in old.tables.items():
+        if name == VERSION_TABLE:
+            continue
+        now = metadata.tables[name]
+        assert set(table.c.keys()) <= set(now.c.keys())
+        for column in now.c:
+            assert column.name in table.c or column.nullable or column.server_default is not None, f"{name}.{column}"
 
 
 def test_what_is_no_database_is_an_outage(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ Migrations are ordered, forward-only, and one transaction each start: a crash in
 processes that upgrade the same new file at once take turns by SQLite's write lock; the second finds nothing to do.
 Development upgrades by itself, production never: there it is `garrison migrate`, and a start says so.
 
+Nodes change version one by one, so the version before has to live with the schema of the next. An upgrade leaves a mark
+of the oldest schema whose code still can; code that finds a newer schema than its own starts where that mark allows it.
+
 The version is kept in `garrison_version`, not in Alembic's own `alembic_version`, so that an app which keeps its tables
 in the same file with Alembic, too, is not in our way nor we in its.
 """
@@ -13,10 +16,11 @@ import sqlite3
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert, select
 
 from garrison.core.errors import StoreError
 from garrison.store.opening import is_postgresql, write_once
+from garrison.store.secret_check import marks
 from garrison.store.sqlite import connect, connect_driver, create_file, sqlite_path
 from garrison.store.sqlite_errors import store_error_of
 
@@ -39,7 +43,12 @@ REVISIONS = (
 )
 """All revisions in order; a test holds them against the files in `migrations/versions`."""
 HEAD = REVISIONS[-1]
+OLDEST = HEAD
+"""The oldest schema whose code can serve this one. A migration that adds leaves it where it is, so that the version
+before goes on, starts and is gone back to while nodes change one by one; only one that takes something away raises it,
+and says so in the changelog. A test holds that what `OLDEST` has is still there, and nothing new is demanded of it."""
 MIGRATIONS = Path(__file__).with_name("migrations")
+_MARK = "schema"
 _WAIT_S = 60.0
 """How long to wait for another process that is upgrading the same file."""
 
@@ -74,6 +83,8 @@ def ensure_schema(address: str | Path, *, migrate: bool) -> None:
     """
     found = current(address)
     if found == HEAD:
+        return
+    if found is not None and found not in REVISIONS and write_once(address, _is_served):
         return
     _check_known(found)
     if not migrate:
@@ -146,6 +157,14 @@ def _run(connection: Connection) -> None:
     config.attributes["connection"] = connection
     config.attributes["version_table"] = VERSION_TABLE
     command.upgrade(config, HEAD)
+    connection.execute(delete(marks).where(marks.c.name == _MARK))
+    connection.execute(insert(marks).values(name=_MARK, sealed=OLDEST.encode()))
+
+
+def _is_served(connection: Connection) -> bool:
+    """Say whether the newer version that this schema is of has left it so that this one can serve it."""
+    oldest = connection.execute(select(marks.c.sealed).where(marks.c.name == _MARK)).scalar()
+    return oldest is not None and bytes(oldest).decode() in REVISIONS
 
 
 def _check_known(found: str | None) -> None:

@@ -63,10 +63,14 @@ class Server:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except RuntimeError:  # nobody leaves the context that was not entered
+            self.kill()
+            raise
         return self
 
-    def wait_ready(self, deadline_s: float = 20.0) -> None:
+    def wait_ready(self, deadline_s: float = 60.0) -> None:
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:
             if self.process is None or self.process.poll() is not None:

@@ -1,4 +1,4 @@
-"""`garrison client …`: make, list, rotate and delete OAuth clients. A running server sees it within the bound."""
+"""`garrison client …`: make, list, rotate, disable, delete OAuth clients. A running server sees it within the bound."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +9,7 @@ from garrison.cli.identity import with_identity
 from garrison.cli.output import emit, guarded, say, show, table
 
 if TYPE_CHECKING:
-    from garrison.identity.clients.model import Client
+    from garrison.identity.clients.model import Client, Status
     from garrison.identity.clients.service import Made
     from garrison.serve.wiring import Identity
 
@@ -28,7 +28,7 @@ _REDIRECT_URI_HELP = (
     "Where people may be sent back to, compared exactly; only the port of http://127.0.0.1 or http://[::1] is free."
 )
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and delete OAuth clients.")
+app = typer.Typer(no_args_is_help=True, help="Make, list, rotate, disable and delete OAuth clients.")
 
 
 @app.command("create")
@@ -132,6 +132,28 @@ def rotate(which: Which, jwks: Jwks = None, json: Json = False) -> None:
         say("The secret is shown this once; the one before is good for a day.")
 
 
+@app.command("disable")
+def disable(which: Which, json: Json = False) -> None:
+    """Let a client authenticate no more and end every token it has.
+
+    \b
+    Examples:
+      garrison client disable cli_4t2m9q0v7y1x8r6s3n5p2k4w
+    """
+    _set_status(which, "disabled", json)
+
+
+@app.command("enable")
+def enable(which: Which, json: Json = False) -> None:
+    """Let a disabled client authenticate again; the tokens it had stay dead.
+
+    \b
+    Examples:
+      garrison client enable cli_4t2m9q0v7y1x8r6s3n5p2k4w
+    """
+    _set_status(which, "active", json)
+
+
 @app.command("delete")
 def delete(which: Which, json: Json = False) -> None:
     """Forget a client and end every token it has.
@@ -145,6 +167,14 @@ def delete(which: Which, json: Json = False) -> None:
         emit({"client_id": which, "deleted": True})
     else:
         show(f"{which} is gone, and so are its tokens")
+
+
+def _set_status(which: str, status: "Status", json: bool) -> None:
+    with_identity(lambda identity: identity.clients.set_status(which, status))
+    if json:
+        emit({"client_id": which, "status": status})
+    else:
+        show(f"{which} is {status}")
 
 
 def _document(client: "Client") -> dict[str, Any]:

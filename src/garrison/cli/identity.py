@@ -9,6 +9,7 @@ import typer
 from garrison.cli.output import WRONG_USE, guarded, say
 
 if TYPE_CHECKING:
+    from garrison.serve.settings import Settings
     from garrison.serve.wiring import Identity
 
 T = TypeVar("T")
@@ -18,10 +19,7 @@ def with_identity(work: "Callable[[Identity], Awaitable[T]]", *, makes: bool = F
     """Run `work`; `makes` says that it may begin a database."""
 
     async def run() -> T:
-        # Imported here: --help needs no database library.
-        from garrison.serve.runtime import Store
-        from garrison.serve.settings import load_settings
-        from garrison.serve.wiring import wire_identity
+        from garrison.serve.settings import load_settings  # keeps --help quick
         from garrison.store.opening import is_there, shown
 
         settings = load_settings()
@@ -31,14 +29,22 @@ def with_identity(work: "Callable[[Identity], Awaitable[T]]", *, makes: bool = F
                 "directory, or name its database in GARRISON_DATABASE_URL"
             )
             raise typer.Exit(WRONG_USE)
-        store = Store(settings)
-        identity = wire_identity(
-            store.database, store.clock, store.view, store.sealer, settings.identity(), lambda _roles: frozenset()
-        )
-        try:
-            return await work(identity)
-        finally:
-            identity.passwords.close()
-            await store.database.close()
+        return await use_identity(settings, work)
 
     return guarded(lambda: asyncio.run(run()))
+
+
+async def use_identity(settings: "Settings", work: "Callable[[Identity], Awaitable[T]]") -> T:
+    """Open the store of these settings, run `work`, close the store."""
+    from garrison.serve.runtime import Store  # --help needs no database library
+    from garrison.serve.wiring import wire_identity
+
+    store = Store(settings)
+    identity = wire_identity(
+        store.database, store.clock, store.view, store.sealer, settings.identity(), lambda _roles: frozenset()
+    )
+    try:
+        return await work(identity)
+    finally:
+        identity.passwords.close()
+        await store.database.close()

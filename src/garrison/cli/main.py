@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from garrison.cli import account, client, issuer, key, keys
+from garrison.cli.backup import backup_command, restore_command, restored_command
 from garrison.cli.inspect import check_command, routes_command
 from garrison.cli.migrate import migrate_command
 from garrison.cli.serve import serve_command
@@ -31,6 +32,9 @@ app.command("serve")(serve_command)
 app.command("routes")(routes_command)
 app.command("check")(check_command)
 app.command("migrate")(migrate_command)
+app.command("backup")(backup_command)
+app.command("restore")(restore_command)
+app.command("restored")(restored_command)
 app.add_typer(account.app, name="account")
 app.add_typer(client.app, name="client")
 app.add_typer(issuer.app, name="issuer")

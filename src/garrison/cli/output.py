@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
@@ -26,6 +27,14 @@ def show(text: str) -> None:
 def say(text: str) -> None:
     """Remark on something, on stderr."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar on stderr, the label alone where nobody looks; give a function that is told the share done, 0 to 1."""
+    steps = 1000
+    with typer.progressbar(length=steps, label=label, file=sys.stderr) as bar:
+        yield lambda share: bar.update(int(share * steps) - bar.pos)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

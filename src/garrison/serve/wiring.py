@@ -51,6 +51,7 @@ from garrison.identity.passwords.service import PasswordService
 from garrison.identity.providers.remote import RemoteProvider
 from garrison.identity.providers.routes import provider_endpoints
 from garrison.identity.providers.service import ProviderService
+from garrison.identity.restored import RestoredService
 from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import ScopesOf, SessionCache
 from garrison.identity.sessions.model import sessions
@@ -140,6 +141,7 @@ class Identity:
     clients: ClientService
     keys: KeyService
     issuers: IssuerService
+    restored: RestoredService
     foreign: ForeignTokens
     keyring: Keyring
     authenticators: tuple[Authenticator, ...]
@@ -217,6 +219,7 @@ def wire_identity(
         clients=clients,
         keys=keys,
         issuers=IssuerService(changes, database, settings.foreign_issuers),
+        restored=RestoredService(changes, signing),
         foreign=foreign,
         keyring=keyring,
         authenticators=(

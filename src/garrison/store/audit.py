@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Column, Connection, Double, Index, Integer, String, Table, Text, insert, select
+from sqlalchemy import BigInteger, Column, Connection, Double, Index, Integer, String, Table, Text, func, insert, select
 
 from garrison.core.events import Event
 from garrison.core.ids import new_id
@@ -86,6 +86,12 @@ def record(connection: Connection, event: Event, now: float) -> str:
         },
     )
     return event_id
+
+
+def last_event_at(connection: Connection) -> float | None:
+    """Return when the newest event was written, Unix seconds; None for none."""
+    found: float | None = connection.execute(select(func.max(events.c.at))).scalar()
+    return found
 
 
 def list_events(

@@ -12,8 +12,23 @@ than any cached verification lives; whoever was away for longer has no cache lef
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Column, Connection, Double, Index, Integer, String, Table, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    String,
+    Table,
+    func,
+    insert,
+    literal,
+    select,
+)
 
+from garrison.core.errors import StoreError
 from garrison.store.schema import metadata
 
 changes = Table(
@@ -31,6 +46,8 @@ CHANNEL = "garrison"
 """PostgreSQL's channel of notifications: only says *look*."""
 _APPEND = insert(changes)
 _NOTIFY = select(func.pg_notify(CHANNEL, ""))
+LEAP = 1 << 32
+"""By how much positions move when the log of a restored database goes on: more than were ever given since."""
 
 READ_AFTER = "SELECT position, kind, subject, version FROM changes WHERE position > ? ORDER BY position LIMIT ?"
 """What a poll asks the driver itself, with (position, limit): `store.database.Database.cold` runs it."""
@@ -53,9 +70,36 @@ class LogRow(NamedTuple):
 
 def append(connection: Connection, kind: str, subject: str, version: int, now: float) -> None:
     """Write one change, in the transaction that makes it; PostgreSQL tells who listens once that has committed."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(_NOTIFY)
+    _notify(connection)
     connection.execute(_APPEND, {"kind": kind, "subject": subject, "version": version, "at": now})
+
+
+def append_all(
+    connection: Connection, kind: str, subject: "ColumnElement[str]", version: "ColumnElement[int]", now: float
+) -> int:
+    """Write one change for each row of the table that `subject` and `version` are columns of; return how many."""
+    _notify(connection)
+    rows = select(literal(kind), subject, version, literal(now, Double))
+    written = insert(changes).from_select(["kind", "subject", "version", "at"], rows)
+    return int(connection.execute(written).rowcount)
+
+
+def leap(connection: Connection) -> None:
+    """Let positions go on far ahead of the last one, so that no reader's cursor of another past is ahead of them.
+
+    A database that was restored is behind what its readers have seen: they would wait for positions that are given a
+    second time, and hear of nothing until then. Raises StoreError(`store_schema`) for another dialect.
+    """
+    match connection.dialect.name:
+        case "sqlite":
+            ahead = "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'changes'"
+            if not connection.exec_driver_sql(ahead, (LEAP,)).rowcount:  # nothing was ever written
+                connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('changes', ?)", (LEAP,))
+        case "postgresql":
+            sequence = func.pg_get_serial_sequence("changes", "position")
+            connection.execute(select(func.setval(sequence, func.nextval(sequence) + LEAP)))
+        case other:
+            raise StoreError("store_schema", f"there is no sequence of {other}")
 
 
 def read_after(connection: Connection, position: int, limit: int) -> Sequence[LogRow]:
@@ -72,3 +116,8 @@ def read_after(connection: Connection, position: int, limit: int) -> Sequence[Lo
 def last_position(connection: Connection) -> int:
     """Return the position of the newest row, 0 for none."""
     return int(connection.execute(select(func.coalesce(func.max(changes.c.position), 0))).scalar_one())
+
+
+def _notify(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NOTIFY)

@@ -48,6 +48,8 @@ OLDEST = HEAD
 before goes on, starts and is gone back to while nodes change one by one; only one that takes something away raises it,
 and says so in the changelog. A test holds that what `OLDEST` has is still there, and nothing new is demanded of it."""
 MIGRATIONS = Path(__file__).with_name("migrations")
+MOVED = "-moved"
+"""What stands behind the revision of a SQLite file whose contents went to another store (`store/move.py`)."""
 _MARK = "schema"
 _WAIT_S = 60.0
 """How long to wait for another process that is upgrading the same file."""
@@ -84,9 +86,10 @@ def ensure_schema(address: str | Path, *, migrate: bool) -> None:
     found = current(address)
     if found == HEAD:
         return
-    if found is not None and found not in REVISIONS and write_once(address, _is_served):
-        return
-    _check_known(found)
+    if found is not None:
+        if found not in REVISIONS and not found.endswith(MOVED) and write_once(address, _is_served):
+            return
+        check_known(found, of="the database")
     if not migrate:
         state = "has no tables yet" if found is None else f"is at schema {found}, this version needs {HEAD}"
         raise StoreError("store_schema", f"the database {state}: run garrison migrate")
@@ -100,19 +103,19 @@ def upgrade(address: str | Path) -> None:
     database of a newer version, `store_busy` when others held it for too long.
     """
     if is_postgresql(address):
-        write_once(address, _run, wait_s=_WAIT_S)
+        write_once(address, upgrade_within, wait_s=_WAIT_S)
         return
     path = sqlite_path(address)
     create_file(path)
     try:
         with contextlib.closing(_connect(path)) as connection, connection.begin():
-            _run(connection)
+            upgrade_within(connection)
     except Exception as error:
         outage = store_error_of(error)
         if outage is None:
             raise
         raise outage from error
-    _check_known(current(path))
+    check_known(current(path), of="the database")
 
 
 def _connect(path: Path) -> Connection:
@@ -136,22 +139,24 @@ def _version(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _found(connection: Connection) -> str | None:
+def revision_within(connection: Connection) -> str | None:
+    """Return the revision of the schema that the connection sees, None where no table of ours is."""
     from alembic.runtime.migration import MigrationContext
 
     return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
 
-def _run(connection: Connection) -> None:
-    """Run what is missing, in the transaction of the connection."""
+def upgrade_within(connection: Connection) -> None:
+    """Run what is missing, in the transaction of the connection. Raises StoreError(`store_schema`)."""
     # Here and not above: Alembic takes 0.3 s to import, and nearly every start finds the schema current.
     from alembic import command
     from alembic.config import Config
 
-    found = _found(connection)  # under the lock: another process may have been faster
-    _check_known(found)
+    found = revision_within(connection)  # under the lock: another process may have been faster
     if found == HEAD:
         return
+    if found is not None:
+        check_known(found, of="the database")
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -167,6 +172,15 @@ def _is_served(connection: Connection) -> bool:
     return oldest is not None and bytes(oldest).decode() in REVISIONS
 
 
-def _check_known(found: str | None) -> None:
-    if found is not None and found not in REVISIONS:
-        raise StoreError("store_schema", f"the database is at schema {found}, of a newer version of Garrison than this")
+def check_known(found: str | None, *, of: str | Path) -> None:
+    """Raise StoreError(`store_schema`) unless this is a revision that this version has, saying of what it is not."""
+    if found is None:
+        raise StoreError("store_schema", f"{of} has no tables of Garrison's")
+    if found.endswith(MOVED):
+        raise StoreError(
+            "store_schema",
+            f"{of} was moved to PostgreSQL: set GARRISON_DATABASE_URL to where it is now, or go back to it with"
+            " garrison move --undo, without what was written since",
+        )
+    if found not in REVISIONS:
+        raise StoreError("store_schema", f"{of} is at schema {found}, of a newer version of Garrison than this")

@@ -102,6 +102,12 @@ def raise_epoch(connection: Connection, account_id: str) -> int:
     return _raised(connection, account_id, epoch=accounts.c.epoch + 1)
 
 
+def raise_all_epochs(connection: Connection, by: int) -> int:
+    """End everything issued to anybody, with epochs and versions that are `by` higher; return how many accounts."""
+    statement = update(accounts).values(epoch=accounts.c.epoch + by, version=accounts.c.version + by)
+    return int(connection.execute(statement).rowcount)
+
+
 def set_password(connection: Connection, account_id: str, password_hash: str) -> int:
     """Store a new password's hash and end everything issued to the account; return the new version."""
     return _raised(

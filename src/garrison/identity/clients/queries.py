@@ -116,6 +116,18 @@ def set_status(connection: Connection, client_id: str, status: Status) -> int | 
     return found
 
 
+def raise_all_epochs(connection: Connection, by: int) -> int:
+    """End every token of every client, with epochs and versions that are `by` higher; return how many clients."""
+    statement = update(clients).values(epoch=clients.c.epoch + by, version=clients.c.version + by)
+    return int(connection.execute(statement).rowcount)
+
+
+def disable_all(connection: Connection) -> Sequence[str]:
+    """Disable every client that is not disabled yet; return their ids."""
+    statement = update(clients).where(clients.c.status == "active").values(status="disabled")
+    return connection.execute(statement.returning(clients.c.id)).scalars().all()
+
+
 def delete_client(connection: Connection, client_id: str) -> int | None:
     """Forget the client; return a version above its own, None for no such client."""
     statement = delete(clients).where(clients.c.id == client_id).returning(clients.c.version)

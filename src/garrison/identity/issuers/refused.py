@@ -77,6 +77,14 @@ def allow_subject(connection: Connection, issuer: str, subject: str) -> bool:
     return connection.execute(statement.values(is_refused=False)).rowcount == 1
 
 
+def end_known_tokens(connection: Connection, now: float, by: int) -> Sequence[tuple[str, int]]:
+    """Refuse the tokens issued until `now` of everybody who has a row; return ids of the log, and versions."""
+    kept = refused_subjects.c
+    statement = update(refused_subjects).values(signed_out_at=now, version=kept.version + by)
+    ended = connection.execute(statement.returning(kept.issuer, kept.subject, kept.version))
+    return [(subject_id(issuer, subject), version) for issuer, subject, version in ended]
+
+
 def get_subject(connection: Connection, issuer: str, subject: str) -> ForeignSubject:
     """Return what is refused of a subject that has a row."""
     kept = refused_subjects.c

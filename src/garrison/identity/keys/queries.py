@@ -99,6 +99,18 @@ def delete_key(connection: Connection, key_id: str, account_id: str | None) -> i
     return None if found is None else found + 1
 
 
+def raise_all_versions(connection: Connection, by: int) -> None:
+    """Have every key looked up anew by whoever keeps it."""
+    connection.execute(update(api_keys).values(version=api_keys.c.version + by))
+
+
+def expire_all(connection: Connection, now: float) -> Sequence[str]:
+    """End every key that has not expired; return their ids."""
+    alive = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now)
+    statement = update(api_keys).where(alive).values(expires_at=now)
+    return connection.execute(statement.returning(api_keys.c.id)).scalars().all()
+
+
 def touch_keys(connection: Connection, seen: Iterable[tuple[str, float]]) -> None:
     """Note when keys were used last."""
     used_at: BindParameter[float] = bindparam("b_used_at")

@@ -89,6 +89,11 @@ def spend_code(connection: Connection, digest: bytes, session_id: str) -> bool:
     return connection.execute(statement.values(session_id=session_id)).rowcount == 1
 
 
+def delete_all_codes(connection: Connection) -> int:
+    """Forget every code; return how many there were."""
+    return int(connection.execute(delete(codes)).rowcount)
+
+
 def delete_codes_of_client(connection: Connection, client_id: str) -> None:
     """Forget every code of this client: what it did not show yet it gets nothing for."""
     connection.execute(delete(codes).where(codes.c.client_id == client_id))

@@ -170,6 +170,11 @@ def spend_device_code(connection: Connection, digest: bytes, session_id: str) ->
     return connection.execute(statement.values(session_id=session_id)).rowcount == 1
 
 
+def delete_all_device_codes(connection: Connection) -> int:
+    """Forget every code, whatever was said to it; return how many there were."""
+    return int(connection.execute(delete(device_codes)).rowcount)
+
+
 def delete_device_codes_of_client(connection: Connection, client_id: str) -> None:
     """Forget every code of this client, whatever was said to it."""
     connection.execute(delete(device_codes).where(device_codes.c.client_id == client_id))

@@ -147,6 +147,11 @@ def delete_sessions_of_client(connection: Connection, client_id: str) -> Sequenc
     ]
 
 
+def delete_all_sessions(connection: Connection) -> int:
+    """End every session of everybody, refresh tokens with them; return how many ended."""
+    return int(connection.execute(delete(sessions)).rowcount)
+
+
 def touch_sessions(connection: Connection, seen: Iterable[tuple[str, float]], idle_s: float) -> None:
     """Move the idle ends of many sessions; never backwards, never beyond their absolute ends."""
     seen_at: BindParameter[float] = bindparam("b_seen_at")

@@ -36,6 +36,10 @@ from garrison.identity.signing.queries import (
 )
 from garrison.store.database import Database
 
+Made = tuple[str, JoseKey]
+"""The id of a new key, and the key."""
+_FIRST_STATES: tuple[State, State] = ("active", "next")
+
 
 class SigningService:
     """Makes, rotates and revokes keys, and keeps this process's ring in step with the store."""
@@ -158,6 +162,24 @@ class SigningService:
         await self.load()
         return revoked
 
+    async def spares(self) -> Sequence[Made]:
+        """Return two new keys for `replace_all`, none where a shared secret signs."""
+        return () if self._ring.is_shared else (await self._make(), await self._make())
+
+    def replace_all(self, change: Change, spares: Sequence[Made]) -> Sequence[str]:
+        """Within a change, refuse whatever any key ever signed, and sign with the first of `spares` from now on.
+
+        Return the ids of the keys that were not revoked before. Call `load` afterwards.
+        """
+        ended = [key.kid for key in list_keys(change.connection) if key.state != "revoked"]
+        for kid in ended:
+            version = set_state(change.connection, kid, "revoked", now=change.now)
+            change.record("signing_key.revoked", kid)
+            change.announce("signing", kid, version)
+        for made, state in zip(spares, _FIRST_STATES, strict=False):
+            self._insert(change, made, state)
+        return ended
+
     async def _demand_keys(self) -> None:
         if self._ring.is_shared:
             raise GarrisonError(
@@ -200,7 +222,7 @@ class SigningService:
         change.record("signing_key.activated", kid)
         change.announce("signing", kid, version)
 
-    def _insert(self, change: Change, made: "tuple[str, JoseKey]", state: State) -> None:
+    def _insert(self, change: Change, made: Made, state: State) -> None:
         kid, key = made
         insert_key(
             change.connection,
@@ -214,7 +236,7 @@ class SigningService:
         change.record("signing_key.made", kid, state=state)
         change.announce("signing", kid, 1)
 
-    async def _make(self) -> "tuple[str, JoseKey]":
+    async def _make(self) -> Made:
         """Make a key; in a thread where primes are to be found, which takes up to a tenth of a second."""
         algorithm = self._settings.signing_algorithm
         key = await asyncio.to_thread(generate_key, algorithm) if algorithm == "RS256" else generate_key(algorithm)

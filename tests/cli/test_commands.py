@@ -58,7 +58,7 @@ COMMANDS = [
     ("serve",), ("routes",), ("check",), ("migrate",), ("account", "create"), ("account", "set-role"),
     ("account", "disable"), ("account", "enable"), ("account", "list"), ("client", "create"), ("client", "list"),
     ("client", "rotate"), ("client", "disable"), ("client", "enable"), ("client", "delete"), ("backup",), ("restore",),
-    ("restored",), ("key", "create"), ("key", "list"), ("key", "rotate"),
+    ("restored",), ("move",), ("key", "create"), ("key", "list"), ("key", "rotate"),
     ("key", "revoke"), ("keys", "list"), ("keys", "rotate"), ("keys", "revoke"),
     ("issuer", "refuse"), ("issuer", "sign-out"), ("issuer", "allow"), ("issuer", "list"),
 ]  # fmt: skip

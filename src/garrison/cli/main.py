@@ -9,6 +9,7 @@ from garrison.cli import account, client, issuer, key, keys
 from garrison.cli.backup import backup_command, restore_command, restored_command
 from garrison.cli.inspect import check_command, routes_command
 from garrison.cli.migrate import migrate_command
+from garrison.cli.move import move_command
 from garrison.cli.serve import serve_command
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command("migrate")(migrate_command)
 app.command("backup")(backup_command)
 app.command("restore")(restore_command)
 app.command("restored")(restored_command)
+app.command("move")(move_command)
 app.add_typer(account.app, name="account")
 app.add_typer(client.app, name="client")
 app.add_typer(issuer.app, name="issuer")

@@ -122,8 +122,11 @@ def connect_driver(path: Path, *, busy_s: float = BUSY_S) -> sqlite3.Connection:
     )
 
 
-def connect(path: Path, *, begin: str, busy_s: float = BUSY_S) -> Connection:
-    """Open a SQLAlchemy connection whose transactions start with `begin`. Raises sqlite3's errors."""
+def connect(path: Path, *, begin: str, busy_s: float = BUSY_S, alone: bool = False) -> Connection:
+    """Open a SQLAlchemy connection whose transactions start with `begin`. Raises sqlite3's errors.
+
+    `alone`: nobody else may have the file open, nor open it before this connection is closed.
+    """
     engine = create_engine(
         "sqlite+pysqlite://",
         creator=lambda: connect_driver(path, busy_s=busy_s),
@@ -138,6 +141,8 @@ def connect(path: Path, *, begin: str, busy_s: float = BUSY_S) -> Connection:
     refuse_unstorable(engine)
     connection = engine.connect()
     try:
+        if alone:
+            _driver(connection).execute("PRAGMA locking_mode=EXCLUSIVE")  # in force from the first look into the file
         _configure(_driver(connection))
     except BaseException:
         connection.close()

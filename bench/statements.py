@@ -226,7 +226,7 @@ def cold(people: Population, *, kid: str) -> Sequence[Statement]:
         of_signing.LOAD: (),
         log.READ_AFTER: (1, 1000),
         log.LAST_POSITION: (),
-        log.POSITION_BEFORE: (1.0,),
+        log.POSITION_BEFORE: (people.now,),
     }
     direct = Claimed(of_tokens.ACCESS_READ, (kid, session), lambda _row, _earlier, _call: REFUSED)
     link = Link(people.client_id(1), 1, "jti")

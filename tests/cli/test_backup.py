@@ -121,9 +121,9 @@ def test_nothing_that_was_revoked_after_the_copy_opens_anything_after_the_restor
         held.client_token = held.ask_as_client(server) or ""
         document(server, "key", "revoke", held.key["id"])
         document(server, "account", "set-role", held.email, "admin")
-        document(server, "keys", "revoke", before[0])
         out = httpx2.post(f"{server.url}/auth/sign-out-everywhere", headers={"authorization": f"Bearer {held.access}"})
         assert out.status_code == 204
+        document(server, "keys", "revoke", before[0])
         held.sign_in(server)
         running = command(server.directory, "restore", "copy.db", "--replace")
         assert (running.exit_code, "stop the server" in running.stderr) == (1, True)

@@ -122,8 +122,7 @@ def test_a_database_of_a_newer_version_is_left_alone(path: Path, call: object) -
 
 def set_version(path: Path, oldest: str) -> None:
     connection = sqlite3.connect(path)
-    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    connection.execute("UPDATE marks SET sealed = ? WHERE name = 'schema'", (oldest.encode(),))
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999', oldest = ?", (oldest,))
     connection.commit()
     connection.close()
 

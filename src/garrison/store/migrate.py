@@ -4,8 +4,9 @@ Migrations are ordered, forward-only, and one transaction each start: a crash in
 processes that upgrade the same new file at once take turns by SQLite's write lock; the second finds nothing to do.
 Development upgrades by itself, production never: there it is `garrison migrate`, and a start says so.
 
-Nodes change version one by one, so the version before has to live with the schema of the next. An upgrade leaves a mark
-of the oldest schema whose code still can; code that finds a newer schema than its own starts where that mark allows it.
+Nodes change version one by one, so the version before has to live with the schema of the next. An upgrade says beside
+the version which is the oldest schema whose code still can; code that finds a newer schema than its own starts where
+that allows it.
 
 The version is kept in `garrison_version`, not in Alembic's own `alembic_version`, so that an app which keeps its tables
 in the same file with Alembic, too, is not in our way nor we in its.
@@ -16,11 +17,10 @@ import sqlite3
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, inspect
 
 from garrison.core.errors import StoreError
 from garrison.store.opening import is_postgresql, write_once
-from garrison.store.secret_check import marks
 from garrison.store.sqlite import connect, connect_driver, create_file, sqlite_path
 from garrison.store.sqlite_errors import store_error_of
 
@@ -50,7 +50,6 @@ and says so in the changelog. A test holds that what `OLDEST` has is still there
 MIGRATIONS = Path(__file__).with_name("migrations")
 MOVED = "-moved"
 """What stands behind the revision of a SQLite file whose contents went to another store (`store/move.py`)."""
-_MARK = "schema"
 _WAIT_S = 60.0
 """How long to wait for another process that is upgrading the same file."""
 
@@ -162,14 +161,20 @@ def upgrade_within(connection: Connection) -> None:
     config.attributes["connection"] = connection
     config.attributes["version_table"] = VERSION_TABLE
     command.upgrade(config, HEAD)
-    connection.execute(delete(marks).where(marks.c.name == _MARK))
-    connection.execute(insert(marks).values(name=_MARK, sealed=OLDEST.encode()))
+    if not _has_oldest(connection):
+        connection.exec_driver_sql(f"ALTER TABLE {VERSION_TABLE} ADD COLUMN oldest VARCHAR(32)")
+    connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET oldest = '{OLDEST}'")  # noqa: S608 - constants
 
 
 def _is_served(connection: Connection) -> bool:
     """Say whether the newer version that this schema is of has left it so that this one can serve it."""
-    oldest = connection.execute(select(marks.c.sealed).where(marks.c.name == _MARK)).scalar()
-    return oldest is not None and bytes(oldest).decode() in REVISIONS
+    if not _has_oldest(connection):
+        return False
+    return connection.exec_driver_sql(f"SELECT oldest FROM {VERSION_TABLE}").scalar() in REVISIONS  # noqa: S608
+
+
+def _has_oldest(connection: Connection) -> bool:
+    return "oldest" in {column["name"] for column in inspect(connection).get_columns(VERSION_TABLE)}
 
 
 def check_known(found: str | None, *, of: str | Path) -> None:

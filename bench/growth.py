@@ -44,6 +44,7 @@ from garrison.core.ids import digest  # noqa: E402
 from garrison.core.network import bucket  # noqa: E402
 from garrison.core.sealing import Sealer  # noqa: E402
 from garrison.guard.authenticate import REFUSED  # noqa: E402
+from garrison.guard.limit_table import LimitTable
 from garrison.guard.revocation import RevocationView  # noqa: E402
 from garrison.identity.accounts.queries import find_credentials  # noqa: E402
 from garrison.identity.keys.authenticator import KeyAuthenticator  # noqa: E402
@@ -106,7 +107,9 @@ class Side:
         self.view = RevocationView(self.clock, bound_s=3600.0)
         self.view.polled(self.clock.boot())
         sealer = Sealer([b"growth " * 5])
-        self.identity = wire_identity(database, self.clock, self.view, sealer, SETTINGS, lambda roles: _SCOPES)
+        self.identity = wire_identity(
+            database, self.clock, self.view, sealer, SETTINGS, lambda roles: _SCOPES, LimitTable()
+        )
         self.by_cookie = self._one(CookieAuthenticator)
         self.by_key = self._one(KeyAuthenticator)
         self.by_token = self._one(AccessTokenAuthenticator)

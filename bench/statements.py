@@ -18,6 +18,7 @@ from garrison.core.events import Event
 from garrison.core.ids import AccountId, SessionId
 from garrison.core.sealing import Sealer
 from garrison.guard.authenticate import REFUSED
+from garrison.guard.limit_table import LimitTable
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts import queries as of_accounts
 from garrison.identity.accounts.email import parse_email
@@ -239,7 +240,9 @@ def cold(people: Population, *, kid: str) -> Sequence[Statement]:
 async def record(database: Database, people: Population, clock: Clock, settings: IdentitySettings) -> list[Statement]:
     """Return every statement there is, the guard's among them; the database is left as it was, but for signing keys."""
     sealer = Sealer([b"growth " * 5])
-    identity = wire_identity(database, clock, RevocationView(clock), sealer, settings, lambda roles: frozenset())
+    identity = wire_identity(
+        database, clock, RevocationView(clock), sealer, settings, lambda roles: frozenset(), LimitTable()
+    )
     try:
         await identity.signing.keep()
         kid = identity.keyring.signing.kid

@@ -23,6 +23,7 @@ from garrison.guard.host import host_layer
 from garrison.guard.https import https_layer
 from garrison.guard.layer import BeforeLayer
 from garrison.guard.limit_table import LimitTable
+from garrison.guard.limiter import Limits
 from garrison.guard.limits import address_layer, api_limit_check, endpoint_limit, route_limit
 from garrison.guard.plan import Planner
 from garrison.guard.proxies import proxies_layer
@@ -129,6 +130,7 @@ class Rig:
         arrival: Sequence[BeforeLayer] = (),
         before: Sequence[BeforeLayer] = (),
         late: Callable[[Scope], bool] = lambda scope: False,
+        limits: Limits | None = None,
     ) -> None:
         self.app = app
         self.clock = ManualClock()
@@ -138,7 +140,7 @@ class Rig:
         self.refusals = Refusals()
         self.tokens, self.cookies = Keyring(True), Keyring(False)
         self.owner_failures: list[BaseException] = []
-        table = LimitTable()
+        table: Limits = LimitTable() if limits is None else limits
         planner = Planner(
             settings,
             (self.tokens, self.cookies),

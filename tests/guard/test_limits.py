@@ -22,8 +22,8 @@ from garrison.core.durations import Limit
 from garrison.core.principal import Principal
 from garrison.guard.arrival import arrival_layer
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.layer import BeforeLayer, Check
-from garrison.guard.limit_table import SHARED_BUCKETS, Limiter, LimitTable
+from garrison.guard.layer import Check
+from garrison.guard.limit_table import SHARED_BUCKETS, LimitTable, MemoryLimiter
 from garrison.guard.limits import address_layer, api_limit_check, endpoint_limit, route_limit
 from garrison.guard.settings import GuardSettings
 from garrison.policy.decide import Decision
@@ -45,7 +45,7 @@ def make(peer: str = "192.0.2.1", *, boot: float = 1000.0, principal: Principal 
     return call
 
 
-def admitted(check: BeforeLayer | Check, calls: list[Call]) -> int:
+def admitted(check: Check, calls: list[Call]) -> int:
     """Return how many of the calls pass; what does not is the 429."""
     answers = [check(call) for call in calls]
     for answer in answers:
@@ -53,7 +53,7 @@ def admitted(check: BeforeLayer | Check, calls: list[Call]) -> int:
     return answers.count(None)
 
 
-def taken(limiter: Limiter, key: str, now: float, tries: int) -> int:
+def taken(limiter: MemoryLimiter, key: str, now: float, tries: int) -> int:
     return sum(limiter.take(key, now) >= 0.0 for _ in range(tries))
 
 
@@ -223,7 +223,7 @@ def test_a_million_names_take_bounded_memory_and_time() -> None:
 # By address
 
 
-def by_address(count: int, **more: Any) -> BeforeLayer:
+def by_address(count: int, **more: Any) -> Check:
     return address_layer(GuardSettings(development=True, limit_address=Limit(count, 60), **more), LimitTable())
 
 

@@ -36,12 +36,19 @@ def with_identity(work: "Callable[[Identity], Awaitable[T]]", *, makes: bool = F
 
 async def use_identity(settings: "Settings", work: "Callable[[Identity], Awaitable[T]]") -> T:
     """Open the store of these settings, run `work`, close the store."""
-    from garrison.serve.runtime import Store  # --help needs no database library
+    from garrison.guard.limit_table import LimitTable  # --help needs no database library
+    from garrison.serve.runtime import Store
     from garrison.serve.wiring import wire_identity
 
     store = Store(settings)
     identity = wire_identity(
-        store.database, store.clock, store.view, store.sealer, settings.identity(), lambda _roles: frozenset()
+        store.database,
+        store.clock,
+        store.view,
+        store.sealer,
+        settings.identity(),
+        lambda _roles: frozenset(),
+        LimitTable(),
     )
     try:
         return await work(identity)

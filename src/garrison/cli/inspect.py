@@ -191,6 +191,7 @@ def _own_routes(prefix: str) -> list[dict[str, Any]]:
     """Return our own routes as they will be served. What they would work with is made and never opened."""
     from garrison.core.clock import SystemClock
     from garrison.core.sealing import MIN_SECRET_BYTES, Sealer
+    from garrison.guard.limit_table import LimitTable
     from garrison.guard.revocation import RevocationView
     from garrison.identity.settings import IdentitySettings
     from garrison.policy.decide import Decisions
@@ -211,6 +212,7 @@ def _own_routes(prefix: str) -> list[dict[str, Any]]:
         Sealer([secrets.token_bytes(MIN_SECRET_BYTES)]),
         IdentitySettings(development=True),
         lambda _roles: frozenset(),
+        LimitTable(),
     )
     endpoints = (*identity.endpoints, *health_endpoints(ready, ()), openapi_endpoint(dict))
     _, decisions, _ = with_own(Inspected(Branch(()), Decisions(), ()), endpoints, prefix)

@@ -5,9 +5,10 @@
     ▸ handler ▸ headers, errors, audit
 
 One loop over flat tuples compiled at start, no nested middleware: a refusal is an early return, the way out is one
-function around `send`. Any unexpected error in a layer denies. A warm request waits for nothing of ours: checks are
-plain functions, and only a cold path returns something to await. What was rejected: a middleware per layer
-(a BaseHTTPMiddleware costs 139 µs each), and decorators around handlers (off after a framework's next release).
+function around `send`. Any unexpected error in a layer denies. A warm request waits for nothing of ours, but for Redis
+where limits are counted there: checks are plain functions, and only a cold path returns something to await. What was
+rejected: a middleware per layer (a BaseHTTPMiddleware costs 139 µs each), and decorators around handlers (off after a
+framework's next release).
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from garrison.guard.body import BodyTooLarge, counted_receive, is_json, read_jso
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.failures import is_broken_json, log_failure
 from garrison.guard.headers import HeaderSets
-from garrison.guard.layer import BeforeLayer
+from garrison.guard.layer import BeforeLayer, Check
 from garrison.guard.own import answer_own
 from garrison.guard.plan import Plan
 from garrison.guard.renewal import offer_renewal
@@ -41,7 +42,7 @@ class Chain:
     def __init__(
         self,
         arrival: Sequence[BeforeLayer],
-        before: Sequence[BeforeLayer],
+        before: Sequence[BeforeLayer | Check],
         infrastructure: Mapping[str, Endpoint],
         default_headers: HeaderSets,
         streams: Streams,
@@ -66,9 +67,11 @@ class Chain:
         answer: Answer | None = None
         try:
             for layer in self._before:
-                answer = layer(call)
-                if answer is not None:
-                    break
+                found = layer(call)
+                if found is not None:
+                    answer = found if found.__class__ is Answer else await found  # type: ignore[misc]
+                    if answer is not None:
+                        break
             else:
                 plan: Plan = call.plan
                 for check in plan.checks:
@@ -136,9 +139,11 @@ class Chain:
         answer: Answer | None = None
         try:
             for layer in self._before:
-                answer = layer(call)
-                if answer is not None:
-                    break
+                found = layer(call)
+                if found is not None:
+                    answer = found if found.__class__ is Answer else await found  # type: ignore[misc]
+                    if answer is not None:
+                        break
             else:
                 for check in call.plan.checks:
                     found = check(call)

@@ -32,7 +32,7 @@ def shared(limit: Limit, share: int) -> Limit:
 
 
 class LimitTable:
-    """All buckets of one process; makes `Limiter`s, which share its bound."""
+    """All buckets of one process; makes `MemoryLimiter`s, which share its bound."""
 
     __slots__ = ("_candidates", "_limiters", "most", "salt", "size")
 
@@ -40,12 +40,15 @@ class LimitTable:
         self.most = most
         self.size = 0
         self.salt = secrets.randbits(62)
-        self._limiters: list[Limiter] = []
+        self._limiters: list[MemoryLimiter] = []
         self._candidates: Iterator[tuple[dict[str, float], str]] = iter(())
 
-    def limiter(self, limit: Limit, *, share: int = 1) -> "Limiter":
-        """Return a limiter of `limit`, of which this process takes one `share`th, at least one hit."""
-        limiter = Limiter(self, shared(limit, share))
+    def limiter(self, limit: Limit, *, name: str = "", share: int = 1, ahead: bool = False) -> "MemoryLimiter":  # noqa: ARG002
+        """Return a limiter of `limit`, of which this process takes one `share`th, at least one hit.
+
+        See `Limits.limiter`: here each has buckets of its own, and nothing is asked in advance.
+        """
+        limiter = MemoryLimiter(self, limit, share)
         self._limiters.append(limiter)
         return limiter
 
@@ -68,22 +71,26 @@ class LimitTable:
                 yield limiter.buckets, key
 
 
-class Limiter:
+class MemoryLimiter:
     """The buckets of one limit. `limit` is what this process counts: its share."""
 
     __slots__ = ("_interval_s", "_shared", "_slack_s", "_table", "buckets", "limit", "most_s", "period_s")
 
-    def __init__(self, table: LimitTable, limit: Limit) -> None:
-        self.limit = limit
+    def __init__(self, table: LimitTable, limit: Limit, share: int) -> None:
+        self._table = table
+        self._shared: dict[int, float] = {}
+        self.buckets: dict[str, float] = {}
+        """Key → TAT, of keys that have a bucket of their own."""
+        self.become(limit, share=share)
+
+    def become(self, limit: Limit, *, share: int) -> None:
+        """Count another share from now on. What was counted stays: a bucket is idle when it was to be."""
+        self.limit = limit = shared(limit, share)
         self.period_s = limit.period_s
         self._interval_s = limit.period_s / limit.count
         self._slack_s = self._interval_s * _SLACK
         self.most_s = self.period_s - self._interval_s
         """What `take` returns for an idle bucket: no hit leaves more."""
-        self._table = table
-        self._shared: dict[int, float] = {}
-        self.buckets: dict[str, float] = {}
-        """Key → TAT, of keys that have a bucket of their own."""
 
     def take(self, key: str, now: float) -> float:
         """Count one hit on `key` at `now` (seconds of one monotonic clock).

@@ -4,18 +4,18 @@ By address before anything else is known of the request, IPv6 by /64 and by /48 
 has a /48 has 65,536 networks. By principal once it is known, or address when anonymous. A rule's own limits are
 counted for its route alone, and for all methods of it that share them together: HEAD is no second budget. 429 says
 when to come back: `Retry-After`, and `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
-Counted in this process; several without a common store take 1/N each.
+Counted in this process, of which several without a common store take 1/N each, or in Redis for all (`limiter.py`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 
 from garrison.core.durations import Limit
 from garrison.core.network import bucket
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.layer import BeforeLayer, Check
-from garrison.guard.limit_table import Limiter, LimitTable, shared
+from garrison.guard.layer import Check
+from garrison.guard.limiter import Left, Limiter, Limits, left_of
 from garrison.guard.settings import GuardSettings
 from garrison.policy.inventory import Route
 from garrison.policy.rules import Rule
@@ -30,29 +30,26 @@ _MOST_TOLD = 4096
 _CACHE = 4096
 
 
-def address_layer(settings: GuardSettings, table: LimitTable) -> BeforeLayer:
+def address_layer(settings: GuardSettings, limits: Limits) -> Check:
     """Return the layer that counts every request by address."""
-    limit = settings.limit_address
-    near, wide = _near_and_wide(limit, settings, table)
+    near, wide = _near_and_wide(settings.limit_address, settings, limits, "address", ahead=True)
     policy = _policy("address", near.limit)
 
-    def check_address(call: Call) -> Answer | None:
+    def check_address(call: Call) -> "Answer | Awaitable[Answer | None] | None":
         network = call.network
         left = near.take(network, call.boot)
-        if left < 0.0:
-            return refused(call, left, "address", policy)
         if ":" in network:
-            left = wide.take(_aggregate(network), call.boot)
-            if left < 0.0:
-                return refused(call, left, "address", policy)
-        return None
+            left = _and_wide(wide, call, left)
+        if isinstance(left, float):
+            return refused(call, left, "address", policy) if left < 0.0 else None
+        return _awaited(call, left, "address", policy)
 
     return check_address
 
 
-def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
+def api_limit_check(settings: GuardSettings, limits: Limits) -> Check:
     """Return the check that counts the app's own routes by principal, or by address when anonymous."""
-    limiter = table.limiter(settings.limit_api, share=settings.share)
+    limiter = limits.limiter(settings.limit_api, name="api", share=settings.share, ahead=True)
     policy = _policy("api", limiter.limit)
     prebuilt = tuple(
         block(policy, (b"ratelimit", b'"api";r=%d' % remaining))
@@ -62,66 +59,87 @@ def api_limit_check(settings: GuardSettings, table: LimitTable) -> Check:
     take, remaining_of = limiter.take, limiter.remaining
     most_s, most_told = limiter.most_s, prebuilt[min(remaining_of(limiter.most_s), last)]
 
-    def check_api(call: Call) -> Answer | None:
+    def check_api(call: Call) -> "Answer | Awaitable[Answer | None] | None":
         principal = call.principal  # `_who`, written out for the usual case
         who = _who(call) if principal.kind == "foreign" else principal.id or call.network
         left = take(who, call.boot)
+        return told(call, left) if isinstance(left, float) else told_later(call, left)
+
+    def told(call: Call, left: float) -> Answer | None:
         if left < 0.0:
             return refused(call, left, "api", policy)
         if left == most_s:
-            told = most_told
+            more = most_told
         else:
-            told = prebuilt[min(remaining_of(left), last)]
-        call.added = told if call.added is NO_FIELDS else call.added.then(told)
+            more = prebuilt[min(remaining_of(left), last)]
+        call.added = more if call.added is NO_FIELDS else call.added.then(more)
         return None
+
+    async def told_later(call: Call, asked: Awaitable[float]) -> Answer | None:
+        return told(call, await asked)
 
     return check_api
 
 
-def route_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Rule], Sequence[Check]]:
+def route_limit(settings: GuardSettings, limits: Limits) -> Callable[[Rule], Sequence[Check]]:
     """Return what makes the check of a rule's own limits, counted for each route by principal or address.
 
     Every method has a decision of its own, so what counts is the route behind it, and which limits: two lines that
     give the same ones to two methods of one route give them once.
     """
-    known: dict[tuple[Limit, ...], dict[Route, tuple[tuple[Limiter, Limiter], ...]]] = {}
+    known: dict[tuple[Limit, ...], dict[Route, tuple[_Counted, ...]]] = {}
 
     def checks_of(rule: Rule) -> Sequence[Check]:
-        limits = rule.limits
-        if not limits:
+        wanted = rule.limits
+        if not wanted:
             return ()
-        by_route = known.setdefault(limits, {})
-        policies = tuple(_policy("route", shared(limit, settings.share)) for limit in limits)
+        by_route = known.setdefault(wanted, {})
 
-        def check_route(call: Call) -> Answer | None:
+        def check_route(call: Call) -> "Answer | Awaitable[Answer | None] | None":
             route = call.route.route
-            limiters = by_route.get(route)
-            if limiters is None:
-                limiters = by_route[route] = tuple(_near_and_wide(limit, settings, table) for limit in limits)
-            is_anonymous = not call.principal.is_authenticated
-            for both, policy in zip(limiters, policies, strict=True):
-                left = _take_by_address(both, call) if is_anonymous else both[0].take(_who(call), call.boot)
+            counted = by_route.get(route)
+            if counted is None:
+                name = _name_of(route)
+                counted = by_route[route] = tuple(_counted(limit, settings, limits, name) for limit in wanted)
+            rest = iter(counted)
+            for near, wide, policy in rest:
+                left = _take(near, wide, call)
+                if not isinstance(left, float):
+                    return go_on(call, left, policy, rest)
                 if left < 0.0:
                     return refused(call, left, "route", policy)
             return None
+
+        async def go_on(
+            call: Call, asked: Awaitable[float], policy: Header, rest: "Iterator[_Counted]"
+        ) -> Answer | None:
+            answer = await _awaited(call, asked, "route", policy)
+            for near, wide, policy in rest:
+                if answer is not None:
+                    break
+                left = await left_of(_take(near, wide, call))
+                answer = refused(call, left, "route", policy) if left < 0.0 else None
+            return answer
 
         return (check_route,)
 
     return checks_of
 
 
-def endpoint_limit(settings: GuardSettings, table: LimitTable) -> Callable[[Endpoint], Sequence[Check]]:
+def endpoint_limit(settings: GuardSettings, limits: Limits) -> Callable[[Endpoint], Sequence[Check]]:
     """Return what makes the check of an endpoint's limit per address, if it has one."""
 
     def checks_of(endpoint: Endpoint) -> Sequence[Check]:
         if endpoint.limit is None:
             return ()
-        both = _near_and_wide(endpoint.limit, settings, table)
-        policy = _policy("endpoint", both[0].limit)
+        name = f"endpoint {endpoint.method} {endpoint.path}"
+        near, wide, policy = _counted(endpoint.limit, settings, limits, name)
 
-        def check(call: Call) -> Answer | None:
-            left = _take_by_address(both, call)
-            return refused(call, left, "endpoint", policy) if left < 0.0 else None
+        def check(call: Call) -> "Answer | Awaitable[Answer | None] | None":
+            left = _take_by_address(near, wide, call)
+            if isinstance(left, float):
+                return refused(call, left, "endpoint", policy) if left < 0.0 else None
+            return _awaited(call, left, "endpoint", policy)
 
         return (check,)
 
@@ -139,16 +157,61 @@ def refused(call: Call, left: float, name: str, policy: Header) -> Answer:
     return problem("rate_limited", call.request_id, headers=headers)
 
 
-def _near_and_wide(limit: Limit, settings: GuardSettings, table: LimitTable) -> tuple[Limiter, Limiter]:
+_Counted = tuple[Limiter, Limiter, Header]
+"""A limiter, that of whole IPv6 /48s, and the policy that clients are told."""
+
+
+def _counted(limit: Limit, settings: GuardSettings, limits: Limits, name: str) -> _Counted:
+    near, wide = _near_and_wide(limit, settings, limits, name)
+    return near, wide, _policy(name.partition(" ")[0], near.limit)
+
+
+def _near_and_wide(
+    limit: Limit, settings: GuardSettings, limits: Limits, name: str, *, ahead: bool = False
+) -> tuple[Limiter, Limiter]:
     """Return the limiter of an address (IPv6: a /64), and that of a whole /48."""
     wide = Limit(limit.count * AGGREGATE_FACTOR, limit.period_s)
-    return table.limiter(limit, share=settings.share), table.limiter(wide, share=settings.share)
+    return (
+        limits.limiter(limit, name=name, share=settings.share, ahead=ahead),
+        limits.limiter(wide, name=f"{name} /48", share=settings.share, ahead=ahead),
+    )
 
 
-def _take_by_address(both: tuple[Limiter, Limiter], call: Call) -> float:
+def _take(near: Limiter, wide: Limiter, call: Call) -> Left:
+    """Count by principal, or by address when anonymous."""
+    if call.principal.is_authenticated:
+        return near.take(_who(call), call.boot)
+    return _take_by_address(near, wide, call)
+
+
+def _take_by_address(near: Limiter, wide: Limiter, call: Call) -> Left:
     network = call.network
-    left = both[0].take(network, call.boot)
-    return both[1].take(_aggregate(network), call.boot) if left >= 0.0 and ":" in network else left
+    left = near.take(network, call.boot)
+    return _and_wide(wide, call, left) if ":" in network else left
+
+
+def _and_wide(wide: Limiter, call: Call, near_left: Left) -> Left:
+    """Count by /48 what the /64 admits: one that is refused must not use up what its neighbours have."""
+    if not isinstance(near_left, float):
+        return _then_wide(wide, call, near_left)
+    return wide.take(_aggregate(call.network), call.boot) if near_left >= 0.0 else near_left
+
+
+async def _then_wide(wide: Limiter, call: Call, near: Awaitable[float]) -> float:
+    left = await near
+    return await left_of(wide.take(_aggregate(call.network), call.boot)) if left >= 0.0 else left
+
+
+async def _awaited(call: Call, asked: Awaitable[float], name: str, policy: Header) -> Answer | None:
+    left = await asked
+    return refused(call, left, name, policy) if left < 0.0 else None
+
+
+def _name_of(route: Route) -> str:
+    """Return what this route is counted under on every node, and no other route of the app is."""
+    function = route.endpoint
+    where = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    return f"route {route.kind} {route.template} {' '.join(route.listed_methods())} {where}"
 
 
 @lru_cache(_CACHE)

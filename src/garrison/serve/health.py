@@ -2,6 +2,9 @@
 
 No credentials, exempt from host check, HTTPS redirect and limits, because load balancers ask by address. Which part
 is missing is told only to loopback and `HEALTH_NETWORKS`: everybody else learns 200 or 503.
+
+Without Redis a process is ready all the same. What it holds can be lost, every process loses it at once, and a balancer
+that took all of them out for it would make a small outage a whole one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +18,7 @@ from garrison.policy.rules import public
 from garrison.wire.answer import Answer, json_answer
 from garrison.wire.call import Call
 
+_CAN_BE_LOST = frozenset({"redis"})
 Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 
 
@@ -33,7 +37,7 @@ def health_endpoints(ready: Readiness, networks: tuple[Network, ...]) -> tuple[E
 
     async def is_ready(call: Call, _body: Any) -> Answer:
         parts = await ready()
-        well = all(parts.values())
+        well = all(works for part, works in parts.items() if part not in _CAN_BE_LOST)
         document: dict[str, object] = {"status": "ready" if well else "not ready"}
         if is_loopback(call.peer) or is_in(parse_address(call.peer), networks):
             document["parts"] = dict(parts)

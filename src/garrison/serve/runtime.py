@@ -13,7 +13,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -31,13 +31,14 @@ from garrison.guard.endpoint import Endpoint
 from garrison.guard.failures import log_failure
 from garrison.guard.host import host_layer
 from garrison.guard.https import https_layer
-from garrison.guard.layer import BeforeLayer
 from garrison.guard.limit_table import LimitTable
+from garrison.guard.limiter import Limits
 from garrison.guard.limits import address_layer, api_limit_check, endpoint_limit, route_limit
 from garrison.guard.plan import Planner
 from garrison.guard.proxies import proxies_layer
 from garrison.guard.revocation import RevocationView
 from garrison.guard.routing import routing_layer
+from garrison.guard.shared_limits import SharedLimits
 from garrison.guard.streams import Streams
 from garrison.identity.sessions.cache import ScopesOf
 from garrison.policy.decide import Decision, scopes_by_role
@@ -54,6 +55,7 @@ from garrison.store import audit, leases, log
 from garrison.store.database import Database, News
 from garrison.store.migrate import ensure_schema
 from garrison.store.opening import open_store, write_once
+from garrison.store.redis import ANSWER_S, CONNECT_S
 from garrison.store.secret_check import check_secret
 from garrison.store.sweeper import BATCH, store_sweeps, sweep_batch
 from garrison.wire.answer import Scope
@@ -73,6 +75,7 @@ _WAKE_MOST_S = 0.005
 _LOOK_BACK_S = 600.0
 _MOST_OFF_S = 60.0
 """How far this machine's clock may be off the store's: beyond, it is not ready."""
+L = TypeVar("L")
 _NEVER = re.compile(r"(?!)")
 
 
@@ -92,7 +95,14 @@ class Runtime:
     """One guarded app, started."""
 
     def __init__(
-        self, settings: Settings, store: Store, identity: Identity, chain: Chain, streams: Streams, refusals: Refusals
+        self,
+        settings: Settings,
+        store: Store,
+        identity: Identity,
+        chain: Chain,
+        streams: Streams,
+        refusals: Refusals,
+        shared: SharedLimits | None,
     ) -> None:
         self.settings = settings
         self.chain = chain
@@ -109,6 +119,7 @@ class Runtime:
         self._identity = identity
         self._streams = streams
         self._refusals = refusals
+        self._shared = shared
         self._holder = new_id("evt")
         self._position: int | None = None
         self._state = 0
@@ -127,20 +138,21 @@ class Runtime:
         return _Opening(garrison, adapter, settings).runtime()
 
     async def ready(self) -> Mapping[str, bool]:
-        """Return part → whether it works: the store can be read, and news arrives."""
+        """Return part → whether it works: the store can be read, news arrives, and Redis, if there is to be one."""
         try:  # asked by anybody as often as they like: a look by the driver itself, which waits for nobody
             await self._rows(log.LAST_POSITION)
             store = True
         except StoreError:
             store = False
-        return {
+        parts = {
             "store": store,
             "news": self._view.is_fresh() or not self.has_background,
             "clock": abs(self._clock.wall_error_s()) <= _MOST_OFF_S,
         }
+        return parts if self._shared is None else {**parts, "redis": self._shared.redis.connection() is not None}
 
     async def maintain(self) -> None:
-        """Do at a request what the background task does elsewhere: hear the news.
+        """Do at a request what the background task does elsewhere: hear the news, keep a connection to Redis.
 
         A store that cannot be read is the guard's to answer: the view grows stale, and whoever needs the store is told.
         """
@@ -148,11 +160,15 @@ class Runtime:
             await self._poll()
         except StoreError as error:
             _log.error("news", code=error.code, detail=error.detail)
+        if self._shared is not None:
+            await self._shared.open(wait_s=ANSWER_S)
 
     @contextlib.asynccontextmanager
     async def background(self) -> AsyncIterator[None]:
         """Run the background work as long as the context lasts."""
         await self._poll()
+        if self._shared is not None:
+            await self._shared.open(wait_s=CONNECT_S)
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
 
@@ -182,6 +198,8 @@ class Runtime:
         with contextlib.suppress(StoreError):
             await self._write_refusals()
         self._identity.passwords.close()
+        if self._shared is not None:
+            await self._shared.close()
         await self._database.close()
 
     async def _work(self, news: asyncio.Event) -> None:
@@ -302,6 +320,7 @@ class _Opening:
         adapter.prepare(inspected.decisions, development=settings.development, basic=settings.basic)
         store = Store(settings)
         streams = Streams(store.view)
+        shared = _shared_limits(settings, store)
         identity = wire_identity(
             store.database,
             store.clock,
@@ -309,12 +328,13 @@ class _Opening:
             store.sealer,
             settings.identity(),
             scopes_function(scopes_by_role(self._policy, rules)),
+            LimitTable() if shared is None else shared,
             prefix=self._prefix,
         )
         identity.keyring.listen(streams.end_keys)
         endpoints = self._endpoints(identity)
         root, decisions, own = with_own(inspected, endpoints, self._prefix)
-        limits = LimitTable()
+        limits: Limits = LimitTable() if shared is None else shared
         planner = Planner(
             guard,
             identity.authenticators,
@@ -351,7 +371,7 @@ class _Opening:
             streams=streams,
             refusals=self._refusals,
         )
-        self._running = Runtime(settings, store, identity, chain, streams, self._refusals)
+        self._running = Runtime(settings, store, identity, chain, streams, self._refusals, shared)
         self._say(settings)
         return self._running
 
@@ -386,7 +406,12 @@ class _Opening:
             _log.info(SIGN_UP_TELLS)
 
 
-def _those_there(layers: Iterable[BeforeLayer | None]) -> list[BeforeLayer]:
+def _shared_limits(settings: Settings, store: Store) -> SharedLimits | None:
+    address = settings.redis_address()
+    return None if address is None else SharedLimits(address, store.sealer, lease=settings.limit_lease)
+
+
+def _those_there(layers: Iterable[L | None]) -> list[L]:
     return [layer for layer in layers if layer is not None]
 
 

@@ -41,6 +41,7 @@ from garrison.identity.issuers.model import parse_issuers
 from garrison.identity.providers.configured import parse_providers
 from garrison.identity.settings import IdentitySettings, PasswordCost, parse_cost
 from garrison.store.opening import check_address, has_driver, is_postgresql
+from garrison.store.redis import RedisAddress, check_installed, redis_address
 
 PREFIX = "GARRISON_"
 PROCESSES = "GARRISON_PROCESSES"
@@ -66,7 +67,7 @@ class Settings(BaseModel):
     """A development server may answer beyond this machine."""
     database_url: str = Field(default="sqlite:///var/garrison.db", repr=False)
     """`sqlite:///PATH` or `postgresql://user:password@host:5432/database?sslmode=…`."""
-    redis_url: str = Field(default="", repr=False)
+    redis_url: SecretStr = SecretStr("")
     session_store: Literal["sql", "redis"] = "sql"
     session_format: Literal["opaque", "jwt"] = "opaque"
     secret: SecretStr = SecretStr("")
@@ -97,6 +98,8 @@ class Settings(BaseModel):
     limit_refresh: Limit = Limit(60, 60)
     limit_oauth_token: Limit = Limit(60, 60)
     limit_oauth_token_failed: Limit = Limit(20, 900)
+    limit_lease: int = Field(default=0, ge=0, le=1000)
+    """How many hits of a busy key a process may pay for in advance; see `guard/shared_limits.py`."""
     signing_algorithm: Literal["RS256", "ES256", "EdDSA", "HS256"] = "RS256"
     signing_secret: SecretStr = SecretStr("")
     """For HS256 alone: the secret that signs and verifies, at least 32 bytes."""
@@ -266,12 +269,17 @@ class Settings(BaseModel):
 
     def _cross_checks(self) -> list[tuple[str, str]]:
         problems: list[tuple[str, str]] = []
-        for name, unserved, text in (
-            ("redis_url", bool(self.redis_url), "Redis is not served by this version; leave it out"),
-            ("session_store", self.session_store != "sql", "only sql is served by this version"),
-        ):
-            if unserved:
-                problems.append((_name(name), text))
+        if self.session_store != "sql":
+            problems.append((_name("session_store"), "only sql is served by this version"))
+        try:
+            if self.redis_address() is not None:
+                check_installed()
+        except ValueError as error:
+            problems.append((_name("redis_url"), str(error)))
+        except SettingsError as error:
+            problems.append(error.problems[0])
+        if self.limit_lease and not self.redis_url.get_secret_value():
+            problems.append((_name("limit_lease"), "goes with REDIS_URL: without it nothing is shared"))
         if self.email_verification == "required" or (not self.email_verification and not self.development):
             problems.append(
                 (
@@ -353,6 +361,11 @@ class Settings(BaseModel):
     def revocation_bound_s(self) -> float:
         """Seconds after which a process that hears no news asks the store for everything."""
         return self.revocation_bound
+
+    def redis_address(self) -> RedisAddress | None:
+        """Return where Redis is, None where there is to be none. Raises ValueError, without the value."""
+        url = self.redis_url.get_secret_value()
+        return redis_address(url) if url else None
 
     def secrets(self) -> list[bytes]:
         """Return the master secrets, newest first; development makes one at first use and keeps it in a file."""

@@ -9,7 +9,7 @@ from garrison.core.clock import Clock
 from garrison.core.sealing import Sealer
 from garrison.guard.authenticate import Authenticator
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.limit_table import LimitTable
+from garrison.guard.limiter import Limits
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.routes import account_endpoints
 from garrison.identity.accounts.service import AccountService
@@ -157,6 +157,7 @@ def wire_identity(
     sealer: Sealer,
     settings: IdentitySettings,
     scopes_of: ScopesOf,
+    limits: Limits,
     *,
     prefix: str = "",
 ) -> Identity:
@@ -176,7 +177,6 @@ def wire_identity(
     cache = SessionCache(database, view, scopes_of, settings)
     clients = ClientService(changes, database, clock)
     known = KnownClients(clients, database, _client_documents(clock, settings))
-    table = LimitTable()
 
     keys = KeyService(changes, database, scopes_of)
     basic = (BasicAuthenticator(cache, check, changes, scopes_of, settings),) if settings.basic else ()
@@ -184,8 +184,8 @@ def wire_identity(
     authentication = ClientAuthentication(
         known,
         Assertions(changes, settings, tuple(prefix + path for path in ASSERTED_TO)),
-        table.limiter(settings.limit_oauth_token, share=settings.share),
-        table.limiter(settings.limit_oauth_token_failed, share=settings.share),
+        limits.limiter(settings.limit_oauth_token, name="client", share=settings.share),
+        limits.limiter(settings.limit_oauth_token_failed, name="client failed", share=settings.share),
     )
     people = PersonSignIn(sign_in, tokens, settings)
     authorize = AuthorizeEndpoint(known, people, changes, sealer, settings)
@@ -198,7 +198,7 @@ def wire_identity(
         sealer,
         clock,
         settings,
-        looks=table.limiter(settings.limit_user_codes, share=settings.share),
+        looks=limits.limiter(settings.limit_user_codes, name="user code", share=settings.share),
         path=prefix + "/oauth/device",
     )
     own = OwnTokens(database, keyring, signing, clock, scopes_of, settings)
@@ -224,7 +224,7 @@ def wire_identity(
         keyring=keyring,
         authenticators=(
             AccessTokenAuthenticator(cache, keyring, signing, tokens, foreign, proofs_of_tokens, settings),
-            KeyAuthenticator(cache, scopes_of, table, settings),
+            KeyAuthenticator(cache, scopes_of, limits, settings),
             *basic,
             JwtCookieAuthenticator(cache, keyring, signing, tokens, settings)
             if settings.session_format == "jwt"

@@ -28,7 +28,7 @@ from garrison.identity.clients.model import Client
 LEAST_AGE_S, MOST_AGE_S = 60.0, 86_400.0
 PAUSE_S = 15.0
 FETCHES = Limit(120, 60)
-"""Of all strangers together."""
+"""Of all strangers together. These three are counted in each process, for each has its own documents to fetch."""
 FETCHES_OF_ONE = Limit(12, 60)
 """Of the strangers of one address; an office behind one address shares what is kept."""
 FETCHES_OF_KNOWN = Limit(120, 60)

@@ -15,7 +15,7 @@ from garrison.core.ids import AccountId, SessionId
 from garrison.core.network import Network, is_in, parse_address, parse_network
 from garrison.core.principal import Principal
 from garrison.guard.authenticate import REFUSED, Outcome
-from garrison.guard.limit_table import Limiter, LimitTable
+from garrison.guard.limiter import Limiter, Limits
 from garrison.identity.accounts.model import roles_of
 from garrison.identity.keys.model import CREATE_ACCOUNTS
 from garrison.identity.keys.queries import KEY_READ
@@ -45,10 +45,10 @@ class KeyAuthenticator:
 
     explicit = True
 
-    def __init__(self, cache: SessionCache, scopes_of: ScopesOf, table: LimitTable, settings: IdentitySettings) -> None:
+    def __init__(self, cache: SessionCache, scopes_of: ScopesOf, limits: Limits, settings: IdentitySettings) -> None:
         self._cache = cache
         self._scopes_of = scopes_of
-        self._table = table
+        self._limits = limits
         self._settings = settings
         self._limiters: dict[Limit, Limiter] = {}
 
@@ -74,9 +74,10 @@ class KeyAuthenticator:
         return self._cache.read(shown, call, KEY_READ, (shown, shown, shown), self._judge)
 
     async def _wait(self, outcome: Awaitable[Outcome], call: Call) -> Outcome:
-        return self._admitted(await outcome, call)
+        admitted = self._admitted(await outcome, call)
+        return await admitted if isinstance(admitted, Awaitable) else admitted
 
-    def _admitted(self, outcome: Outcome, call: Call) -> Outcome:
+    def _admitted(self, outcome: Outcome, call: Call) -> "Outcome | Awaitable[Outcome]":
         if not isinstance(outcome, KeyEntry):
             return outcome
         if outcome.networks and not is_in(parse_address(call.peer), outcome.networks):
@@ -84,14 +85,16 @@ class KeyAuthenticator:
             raise Denied("wrong_network")
         if outcome.limit is not None:
             left = self._limiter(outcome.limit).take(outcome.session_id, call.boot)
-            if left < 0.0:
-                raise Denied("rate_limited", headers=((b"retry-after", b"%d" % max(1, int(-left) + 1)),))
+            return _within(outcome, left) if isinstance(left, float) else self._counted(outcome, left)
         return outcome
+
+    async def _counted(self, outcome: KeyEntry, asked: Awaitable[float]) -> Outcome:
+        return _within(outcome, await asked)
 
     def _limiter(self, limit: Limit) -> Limiter:
         found = self._limiters.get(limit)
         if found is None:
-            found = self._limiters[limit] = self._table.limiter(limit, share=self._settings.share)
+            found = self._limiters[limit] = self._limits.limiter(limit, name="key", share=self._settings.share)
         return found
 
     def _judge(self, row: tuple[Any, ...], _earlier: SessionEntry | None, call: Call) -> Kept:
@@ -134,6 +137,13 @@ class KeyAuthenticator:
             networks=_networks(networks),
             limit=_limit(rate),
         )
+
+
+def _within(entry: KeyEntry, left: float) -> KeyEntry:
+    """Return the key whose limit has so much left. Raises Denied(`rate_limited`)."""
+    if left < 0.0:
+        raise Denied("rate_limited", headers=((b"retry-after", b"%d" % max(1, int(-left) + 1)),))
+    return entry
 
 
 @lru_cache(1024)

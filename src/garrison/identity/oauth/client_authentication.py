@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import unquote_plus
 
 from garrison.core.errors import GarrisonError
-from garrison.guard.limit_table import Limiter
+from garrison.guard.limiter import Limiter, left_of
 from garrison.identity.clients.document import is_document_id
 from garrison.identity.clients.model import Client
 from garrison.identity.oauth.assertions import TYPE, Assertions, client_id_of
@@ -58,10 +58,10 @@ class ClientAuthentication:
                 client = await self._authenticated(client_id, secret) if found is None or secret else found
         except OAuthError as error:
             if error.code == "invalid_client":
-                _take(self._failed, call.network, call.boot)
+                await _take(self._failed, call.network, call.boot)
             raise
         if counts:  # a public client's id is nobody's secret: strangers must not use its limit up
-            _take(self._by_client, f"{client.id} {call.network}" if client.is_public else client.id, call.boot)
+            await _take(self._by_client, f"{client.id} {call.network}" if client.is_public else client.id, call.boot)
         return client
 
     async def _described(
@@ -136,7 +136,7 @@ def _basic(header: bytes) -> tuple[str, str]:
         raise OAuthError("invalid_client") from None
 
 
-def _take(limiter: Limiter, key: str, boot: float) -> None:
-    left = limiter.take(key, boot)
+async def _take(limiter: Limiter, key: str, boot: float) -> None:
+    left = await left_of(limiter.take(key, boot))
     if left < 0.0:
         raise TooManyError(max(1, int(-left) + 1))

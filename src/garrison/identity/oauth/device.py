@@ -20,7 +20,7 @@ from garrison.core.errors import Denied, GarrisonError
 from garrison.core.ids import digest, new_secret
 from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.limit_table import Limiter
+from garrison.guard.limiter import Limiter, left_of
 from garrison.identity.changes import Change, Changes
 from garrison.identity.clients.model import Client
 from garrison.identity.clients.service import ClientService
@@ -181,7 +181,7 @@ class DeviceEndpoints:
 
     async def _looked_up(self, call: Call, entry: SessionEntry, user_code: str) -> Answer:
         for who in (entry.account_id, call.network):
-            if self._looks.take(who, call.boot) < 0.0:
+            if await left_of(self._looks.take(who, call.boot)) < 0.0:
                 return device_page(user_code="", action=call.path, told=_TOO_MANY, status=429, code="rate_limited")
         shown, now = digest(user_code, purpose=USER_PURPOSE), self._clock.now()
         found = await self._database.read(lambda connection: find_by_user_code(connection, shown, now=now))

@@ -3,6 +3,7 @@
     in process     the guard's own work for one warm request, bare and guarded in turn
     tokens         a JWT warm and first seen, a JWT in a cookie, an API key, tokens for clients
     over TCP       the server on one core, load on the other; plain uvicorn, bare and guarded on our edge, in turn
+    shared         limits counted for all nodes: in memory, in Redis batched, in Redis by a call each
     storm          sign-ins without pause, 64 at a time: what others feel, and what is shed
 
 Medians throughout, limits raised, every layer in.
@@ -27,7 +28,7 @@ import structlog
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this file is run by its name
 
-from bench import machines, storm, tokens  # noqa: E402
+from bench import machines, shared, storm, tokens  # noqa: E402
 from bench.apps import FRAMEWORKS  # noqa: E402
 from bench.asking import run as run_in_loop  # noqa: E402
 from bench.inprocess import GOAL_US  # noqa: E402
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds, seconds = (2, 0.3) if chosen.quick else (9, 0.7)
     rows = measure_over_tcp(rounds=rounds, seconds=seconds, said=say, frameworks=chosen.only)
     report["over_tcp"] = [asdict(row) for row in rows]
+    rows_shared = shared.measure(rounds=rounds, seconds=seconds, said=say)
+    report["shared"] = [asdict(row) for row in rows_shared]
     if not chosen.no_storm:
         say("storm …")
         report["storm"] = storm.run(2.0 if chosen.quick else 10.0)
@@ -111,6 +114,7 @@ def show(report: dict[str, Any]) -> None:
         ratios = f"{row['cpu_ratio']:8.2f}{row['ratio']:9.2f}{row['goal']:7.2f}"
         name = f"{row['framework']}, {row['case']}"
         print(f"  {name:<20}{cpu['plain']:8.1f}{cpu['bare']:8.1f}{cpu['guarded']:9.1f}{ratios}")
+    show_shared(report["shared"])
     found = report.get("storm")
     if found:
         print("\nSign-in storm, 64 at a time without pause, real hash parameters")
@@ -121,6 +125,20 @@ def show(report: dict[str, Any]) -> None:
         slowest = f"the slowest after {found['refused_max_ms']:.0f} ms (goal 50)"
         print(f"  refused        {found['refused']} with 503, {slowest}")
         print(f"  memory         {found['memory_mib']:.0f} MiB at most")
+
+
+def show_shared(rows: Sequence[dict[str, Any]]) -> None:
+    """Print what it costs to count for all nodes."""
+    print("\nLimits for all nodes, FastAPI, two hits a request: CPU µs a request, and its part of memory's")
+    if not rows:
+        print("  no redis-server here")
+        return
+    print(f"  {'connections':<14}{'memory':>9}{'redis':>9}{'of memory':>11}{'awaited':>9}{'of memory':>11}")
+    for row in rows:
+        cpu, ratio = row["cpu_us"], row["cpu_ratio"]
+        batched = f"{cpu['redis']:9.1f}{ratio['redis']:11.2f}"
+        print(f"  {row['connections']:<14}{cpu['memory']:9.1f}{batched}{cpu['awaited']:9.1f}{ratio['awaited']:11.2f}")
+    print(f"  goal for redis: {shared.GOAL:.2f} where requests come many at a time")
 
 
 def show_tokens(people: dict[str, Any], others: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""One server under measurement, as a process: `python -m bench.server FRAMEWORK bare|guarded|plain PORT`.
+"""One server under measurement, as a process: `python -m bench.server FRAMEWORK bare|guarded|plain|awaited PORT`.
 
 `bare` and `guarded` run as `garrison serve` runs an app, on the same protocol class; `plain` is the bare app on
-uvicorn's own httptools protocol with the same options, to show what the edge costs.
+uvicorn's own httptools protocol with the same options, to show what the edge costs; `awaited` is guarded, with limits
+as `bench/shared.py` compares them.
 """
 
 import http.client
@@ -19,6 +20,7 @@ from typing import Any
 
 import uvicorn
 
+import garrison.serve.runtime
 from bench.apps import bare, guarded
 from garrison.serve.server import BACKLOG, KEEP_ALIVE_S, serve
 
@@ -126,8 +128,12 @@ def _free_port() -> int:
 
 def main(framework: str, kind: str, port: int) -> int:
     """Serve until SIGTERM; return the exit code."""
+    if kind == "awaited":
+        from bench.shared import AwaitedLimits
+
+        garrison.serve.runtime.SharedLimits = AwaitedLimits  # type: ignore[attr-defined]
     if kind != "plain":
-        return serve(guarded(framework) if kind == "guarded" else bare(framework), host="127.0.0.1", port=port)
+        return serve(bare(framework) if kind == "bare" else guarded(framework), host="127.0.0.1", port=port)
     uvicorn.run(
         bare(framework),
         host="127.0.0.1",

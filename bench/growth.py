@@ -44,7 +44,7 @@ from garrison.core.ids import digest  # noqa: E402
 from garrison.core.network import bucket  # noqa: E402
 from garrison.core.sealing import Sealer  # noqa: E402
 from garrison.guard.authenticate import REFUSED  # noqa: E402
-from garrison.guard.limit_table import LimitTable
+from garrison.guard.limit_table import LimitTable  # noqa: E402
 from garrison.guard.revocation import RevocationView  # noqa: E402
 from garrison.identity.accounts.queries import find_credentials  # noqa: E402
 from garrison.identity.keys.authenticator import KeyAuthenticator  # noqa: E402

@@ -327,12 +327,11 @@ def test_what_cannot_be_meant_is_refused(name: str, text: str, tmp_path: Path) -
     assert set(problems(tmp_path, {name: text})) == {name}
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("SESSION_STORE", "redis")],
-)
-def test_what_this_version_does_not_serve_is_refused_and_not_ignored(name: str, text: str, tmp_path: Path) -> None:
-    assert "not served" in (told := problems(tmp_path, {name: text})[name]) or "is served" in told
+def test_sessions_in_redis_need_one_and_are_no_jwt(tmp_path: Path) -> None:
+    assert "REDIS_URL" in problems(tmp_path, {"SESSION_STORE": "redis"})["SESSION_STORE"]
+    redis = {"SESSION_STORE": "redis", "REDIS_URL": "redis://127.0.0.1:6379"}
+    assert "SESSION_FORMAT" in problems(tmp_path, {**redis, "SESSION_FORMAT": "jwt"})["SESSION_STORE"]
+    assert load(tmp_path, redis).session_store == "redis"
 
 
 # Issuer

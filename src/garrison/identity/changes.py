@@ -8,7 +8,7 @@ If the caller is cancelled while the transaction commits, nothing is applied her
 process reads it at its next poll like any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -49,6 +49,8 @@ class Change:
     now: float
     origin: Origin
     news: list[tuple[str, str, int]] = field(default_factory=list)
+    afterwards: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What is to be done once this is durable, and before anybody is told that it is; may raise StoreError."""
 
     def record(self, kind: str, subject: str, *, actor: str | None = None, **data: Any) -> None:
         """Write an event row. `data` must hold neither secrets nor addresses."""
@@ -73,12 +75,16 @@ class Change:
 class Changes:
     """Makes changes: the only way this room writes."""
 
-    __slots__ = ("_clock", "_database", "_view")
+    __slots__ = ("_clock", "_database", "_tell", "_view")
 
-    def __init__(self, database: Database, clock: Clock, view: RevocationView) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, view: RevocationView, tell: Callable[[], None] | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
         self._view = view
+        self._tell = tell
+        """Says to other processes that there is news."""
 
     async def make(self, work: Callable[[Change], T], origin: Origin = Origin()) -> T:
         """Run `work` in one transaction and return its result once it is durable and applied to the view.
@@ -98,4 +104,8 @@ class Changes:
         result = await self._database.write(transaction)
         for kind, subject, version in made[0].news:
             self._view.applied(kind, subject, version)
+        if made[0].news and self._tell is not None:
+            self._tell()
+        for work_afterwards in made[0].afterwards:
+            await work_afterwards()
         return result

@@ -41,6 +41,7 @@ from garrison.guard.routing import routing_layer
 from garrison.guard.shared_limits import SharedLimits
 from garrison.guard.streams import Streams
 from garrison.identity.sessions.cache import ScopesOf
+from garrison.identity.sessions.kept import KeptSessions
 from garrison.policy.decide import Decision, scopes_by_role
 from garrison.policy.inventory import Route
 from garrison.policy.match import Matcher
@@ -56,7 +57,9 @@ from garrison.store.database import Database, News
 from garrison.store.migrate import ensure_schema
 from garrison.store.opening import open_store, write_once
 from garrison.store.redis import ANSWER_S, CONNECT_S
+from garrison.store.redis_news import RedisNews
 from garrison.store.secret_check import check_secret
+from garrison.store.statements import store_time
 from garrison.store.sweeper import BATCH, store_sweeps, sweep_batch
 from garrison.wire.answer import Scope
 from garrison.wire.call import Call
@@ -86,9 +89,14 @@ class Store:
         ensure_schema(settings.store_address, migrate=settings.development)
         self.clock = SystemClock()
         self.sealer = Sealer(settings.secrets())
-        write_once(settings.store_address, lambda connection: check_secret(connection, self.sealer))
+        self.clock.adjust(write_once(settings.store_address, self._first_look))
         self.database: Database = open_store(settings.store_address)
         self.view = RevocationView(self.clock, bound_s=settings.revocation_bound_s)
+
+    def _first_look(self, connection: Connection) -> float:
+        """Return the store's time, for commands, which never poll. Raises GarrisonError(`wrong_secret`)."""
+        check_secret(connection, self.sealer)
+        return store_time(connection)
 
 
 class Runtime:
@@ -103,6 +111,7 @@ class Runtime:
         streams: Streams,
         refusals: Refusals,
         shared: SharedLimits | None,
+        told: RedisNews | None,
     ) -> None:
         self.settings = settings
         self.chain = chain
@@ -120,6 +129,7 @@ class Runtime:
         self._streams = streams
         self._refusals = refusals
         self._shared = shared
+        self._told = told
         self._holder = new_id("evt")
         self._position: int | None = None
         self._state = 0
@@ -177,6 +187,8 @@ class Runtime:
                 loop.call_soon_threadsafe(news.set)
 
         self._database.listen(wake)
+        if self._told is not None:
+            await self._told.listen(news.set, wait_s=ANSWER_S)
         task = asyncio.create_task(self._work(news), name="garrison background")
         self.has_background = True
         try:
@@ -198,6 +210,8 @@ class Runtime:
         with contextlib.suppress(StoreError):
             await self._write_refusals()
         self._identity.passwords.close()
+        if self._told is not None:
+            await self._told.close()
         if self._shared is not None:
             await self._shared.close()
         await self._database.close()
@@ -321,6 +335,7 @@ class _Opening:
         store = Store(settings)
         streams = Streams(store.view)
         shared = _shared_limits(settings, store)
+        told = _news(settings, shared)
         identity = wire_identity(
             store.database,
             store.clock,
@@ -330,6 +345,8 @@ class _Opening:
             scopes_function(scopes_by_role(self._policy, rules)),
             LimitTable() if shared is None else shared,
             prefix=self._prefix,
+            tell=None if told is None else told.tell,
+            kept=_kept_sessions(settings, shared, store),
         )
         identity.keyring.listen(streams.end_keys)
         endpoints = self._endpoints(identity)
@@ -371,7 +388,7 @@ class _Opening:
             streams=streams,
             refusals=self._refusals,
         )
-        self._running = Runtime(settings, store, identity, chain, streams, self._refusals, shared)
+        self._running = Runtime(settings, store, identity, chain, streams, self._refusals, shared, told)
         self._say(settings)
         return self._running
 
@@ -409,6 +426,17 @@ class _Opening:
 def _shared_limits(settings: Settings, store: Store) -> SharedLimits | None:
     address = settings.redis_address()
     return None if address is None else SharedLimits(address, store.sealer, lease=settings.limit_lease)
+
+
+def _news(settings: Settings, shared: SharedLimits | None) -> RedisNews | None:
+    address = settings.redis_address()
+    return None if address is None or shared is None else RedisNews(address, shared.redis)
+
+
+def _kept_sessions(settings: Settings, shared: SharedLimits | None, store: Store) -> KeptSessions | None:
+    return (
+        KeptSessions(shared.redis, store.sealer) if shared is not None and settings.session_store == "redis" else None
+    )
 
 
 def _those_there(layers: Iterable[L | None]) -> list[L]:

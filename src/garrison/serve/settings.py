@@ -269,8 +269,10 @@ class Settings(BaseModel):
 
     def _cross_checks(self) -> list[tuple[str, str]]:
         problems: list[tuple[str, str]] = []
-        if self.session_store != "sql":
-            problems.append((_name("session_store"), "only sql is served by this version"))
+        if self.session_store == "redis" and not self.redis_url.get_secret_value():
+            problems.append((_name("session_store"), "redis goes with REDIS_URL, where they are kept"))
+        if self.session_store == "redis" and self.session_format == "jwt":
+            problems.append((_name("session_store"), "redis goes with SESSION_FORMAT=opaque: a JWT needs no look-up"))
         try:
             if self.redis_address() is not None:
                 check_installed()

@@ -54,6 +54,7 @@ from garrison.identity.providers.service import ProviderService
 from garrison.identity.restored import RestoredService
 from garrison.identity.sessions.authenticator import CookieAuthenticator
 from garrison.identity.sessions.cache import ScopesOf, SessionCache
+from garrison.identity.sessions.kept import KeptSessions
 from garrison.identity.sessions.model import sessions
 from garrison.identity.sessions.routes import session_endpoints
 from garrison.identity.sessions.service import SessionService
@@ -160,21 +161,23 @@ def wire_identity(
     limits: Limits,
     *,
     prefix: str = "",
+    tell: Callable[[], None] | None = None,
+    kept: KeptSessions | None = None,
 ) -> Identity:
-    """Put the identity part together."""
+    """Put the identity part together. `tell` says to other processes that there is news; see `Changes`."""
     pool = HashPool(threads=settings.hash_threads, queue=settings.hash_queue, timeout_s=settings.hash_queue_timeout_s)
     passwords = Passwords(settings.password_cost, pool)
-    changes = Changes(database, clock, view)
+    changes = Changes(database, clock, view, tell)
     check = PasswordCheck(database, clock, passwords, Throttle(sealer, settings), settings)
     accounts = AccountService(changes, database, clock, passwords)
-    session_service = SessionService(changes, database, clock, settings)
+    session_service = SessionService(changes, database, clock, settings, kept)
     keyring = Keyring(sealer, settings)
     proofs, proofs_of_tokens = Proofs(leeway_s=settings.leeway_s), Proofs(leeway_s=settings.leeway_s)
     signing = SigningService(changes, database, clock, sealer, keyring, settings)
     tokens = TokenService(changes, database, clock, keyring, signing, scopes_of, settings)
     sign_in = SignInService(changes, check, session_service, tokens, settings)
     password_service = PasswordService(changes, database, passwords, check)
-    cache = SessionCache(database, view, scopes_of, settings)
+    cache = SessionCache(database, view, scopes_of, settings, kept)
     clients = ClientService(changes, database, clock)
     known = KnownClients(clients, database, _client_documents(clock, settings))
 

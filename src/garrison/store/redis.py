@@ -144,6 +144,8 @@ class Connection(asyncio.Protocol):
         self.is_open = True
         self.lost: asyncio.Future[RedisError] = self.loop.create_future()
         """Why it ended, once it has."""
+        self.on_message: Callable[[], None] | None = None
+        """Called for each message of a channel; the messages are not kept. Without it they are a mistake."""
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[float, Done]] = deque()
@@ -204,6 +206,9 @@ class Connection(asyncio.Protocol):
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
+                if self.on_message is not None and _is_message(reply):
+                    self.on_message()
+                    continue
                 if not waiting:  # what nobody asked for: the order is lost, and with it whose reply is whose
                     raise hiredis.ProtocolError
                 if isinstance(reply, hiredis.ReplyError):
@@ -224,6 +229,10 @@ class Connection(asyncio.Protocol):
             return
         self._was_late = left <= 0.0
         self._timer = self.loop.call_later(_SECOND_LOOK_S if self._was_late else left, self._look)
+
+
+def _is_message(reply: Any) -> bool:
+    return isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message"
 
 
 Check = Callable[[Connection], Awaitable[None]]

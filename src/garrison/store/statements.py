@@ -1,9 +1,10 @@
 """Statements that the dialects spell differently, spelt once: one statement decides, so that one of N wins."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from garrison.core.errors import StoreError
@@ -20,6 +21,13 @@ def insert_into(dialect: str, table: Table) -> Insert:
             return postgresql.insert(table)
         case other:
             raise StoreError("store_schema", f"there are no statements for {other}")
+
+
+def store_time(connection: Connection) -> float:
+    """Return the store's own time, Unix seconds: that of the machine it is on."""
+    if connection.dialect.name == "postgresql":
+        return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+    return time.time()
 
 
 def insert_new(

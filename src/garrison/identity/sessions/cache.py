@@ -26,8 +26,9 @@ from garrison.guard.authenticate import REFUSED, Refused
 from garrison.guard.revocation import RevocationView
 from garrison.identity.accounts.model import roles_of
 from garrison.identity.keys.queries import touch_keys
+from garrison.identity.sessions.kept import KeptSessions
 from garrison.identity.sessions.model import Carrier, factors_of
-from garrison.identity.sessions.queries import COLD_READ, touch_sessions
+from garrison.identity.sessions.queries import COLD_READ, COLD_READ_BY_ID, touch_sessions
 from garrison.identity.settings import IdentitySettings
 from garrison.store.database import Database
 from garrison.wire.call import Call
@@ -61,6 +62,7 @@ class SessionEntry:
         "seen_at",
         "session_id",
         "session_version",
+        "shown",
         "touched",
     )
 
@@ -101,6 +103,8 @@ class SessionEntry:
         """Of the key that signed, where a token was shown."""
         self.rests_on: tuple[tuple[str, int], ...] = ()
         """Ids and versions of what a verification rests on beside account and session; see `rests`."""
+        self.shown = b""
+        """Digest of what was shown, under which it is kept."""
         self.touched = False
         """True while `seen_at` waits to be written."""
 
@@ -138,6 +142,7 @@ class SessionCache:
         "_flushed_at",
         "_idle_s",
         "_issuer",
+        "_kept",
         "_known_account",
         "_known_session",
         "_most",
@@ -149,9 +154,15 @@ class SessionCache:
     )
 
     def __init__(
-        self, database: Database, view: RevocationView, scopes_of: ScopesOf, settings: IdentitySettings
+        self,
+        database: Database,
+        view: RevocationView,
+        scopes_of: ScopesOf,
+        settings: IdentitySettings,
+        kept: KeptSessions | None = None,
     ) -> None:
         self._database = database
+        self._kept = kept
         self._cold = database.cold
         self._view = view
         self._known_account = view.known_account
@@ -194,7 +205,12 @@ class SessionCache:
                 entry.touched = True
                 self._touched[entry.session_id] = entry
             return entry
-        return self.read(secret_digest, call, COLD_READ, (secret_digest,)) if ask is None else ask(secret_digest, call)
+        if ask is not None:
+            asked: Outcome | Awaitable[Outcome] = ask(secret_digest, call)
+            return asked
+        if self._kept is not None:
+            return self._read_kept(self._kept, secret_digest, call)
+        return self.read(secret_digest, call, COLD_READ, (secret_digest,))
 
     async def flush(self, now: float, *, force: bool = False) -> None:
         """Write the idle times, if it is time to or `force` (at shutdown). What could not be written stays noted.
@@ -205,10 +221,12 @@ class SessionCache:
         if not due or not self._touched:
             return
         touched, self._touched = self._touched, {}
-        seen = []
+        seen, opening = [], []
         for entry in touched.values():
             entry.touched = False
             seen.append((entry.session_id, entry.seen_at))
+            if entry.principal.via == "session":
+                opening.append((entry.shown, min(entry.seen_at + self._idle_s, entry.expires_at) - now))
         idle_s = self._idle_s
 
         def write(connection: Connection) -> None:
@@ -217,6 +235,8 @@ class SessionCache:
 
         try:
             await self._database.write(write)
+            if self._kept is not None and opening:
+                await self._kept.touch(opening)
         except BaseException:
             for session_id, entry in touched.items():
                 entry.touched = True
@@ -239,6 +259,14 @@ class SessionCache:
                 raise StoreError("store_unavailable", "the store answered with an older state than it announced")
             return outcome
         return self._wait(shown, rows, call, sql, parameters, judge)
+
+    async def _read_kept(self, kept: KeptSessions, shown: bytes, call: Call) -> Outcome:
+        session_id = await kept.find(shown)
+        if session_id is None:
+            self._entries.pop(shown, None)
+            return REFUSED
+        outcome = self.read(shown, call, COLD_READ_BY_ID, (session_id,))
+        return await outcome if isinstance(outcome, Awaitable) else outcome
 
     def forget_one(self, shown: bytes) -> None:
         """Forget what was verified under this digest."""
@@ -303,6 +331,7 @@ class SessionCache:
         if len(self._entries) >= self._most:
             self._entries.popitem(last=False)
         self._entries[shown] = entry
+        entry.shown = shown
         entry.touched = True
         if entry.session_id:
             self._touched[entry.session_id] = entry

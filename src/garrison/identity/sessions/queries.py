@@ -8,12 +8,15 @@ from garrison.core.ids import AccountId, SessionId
 from garrison.identity.accounts.model import accounts
 from garrison.identity.sessions.model import Carrier, Session, sessions
 
-COLD_READ = (
+_SESSION = (
     "SELECT s.id, s.account_id, s.account_epoch, s.carrier, s.factors, s.created_at, s.seen_at, s.expires_at,"
     " s.version, a.email, a.roles, a.status, a.epoch, a.version"
-    " FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE s.secret_digest = ?"
+    " FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE"
 )
+COLD_READ = f"{_SESSION} s.secret_digest = ?"
 """What the authenticator asks the driver itself, by digest; `store.database.Database.cold` runs it."""
+COLD_READ_BY_ID = f"{_SESSION} s.id = ?"
+"""The same, where Redis said which session it is."""
 
 
 def insert_session(

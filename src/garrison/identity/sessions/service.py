@@ -14,6 +14,7 @@ from garrison.core.ids import AccountId, SessionId, digest, new_id, new_secret
 from garrison.core.principal import Factor
 from garrison.identity.accounts.queries import find_account, raise_epoch
 from garrison.identity.changes import Change, Changes, Origin
+from garrison.identity.sessions.kept import KeptSessions
 from garrison.identity.sessions.model import (
     COOKIE_PURPOSE,
     NO_PURPOSE,
@@ -51,11 +52,19 @@ class Granted(NamedTuple):
 class SessionService:
     """Begins, lists and ends sessions."""
 
-    def __init__(self, changes: Changes, database: Database, clock: Clock, settings: IdentitySettings) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        database: Database,
+        clock: Clock,
+        settings: IdentitySettings,
+        kept: KeptSessions | None = None,
+    ) -> None:
         self._changes = changes
         self._database = database
         self._clock = clock
         self._settings = settings
+        self._kept = kept
 
     async def list(self, account_id: str) -> Sequence[Session]:
         """Return the account's live sessions, newest first; when each was seen last may lag. Raises StoreError."""
@@ -106,10 +115,16 @@ class SessionService:
         session_id = SessionId(new_id("ses"))
         secret = new_secret()
         expires_at = now + (settings.session_max_s if carrier == "cookie" else settings.refresh_max_s)
+        idle_s = min(settings.session_idle_s, expires_at - now)
+        kept = self._kept if carrier == "cookie" else None
+        if kept is not None:
+            secret_digest = digest(secret, purpose=COOKIE_PURPOSE)
+            change.afterwards.append(lambda: kept.keep(secret_digest, session_id, ttl_s=idle_s))
+        opens_by_sql = carrier == "cookie" and kept is None
         insert_session(
             change.connection,
             session_id=session_id,
-            secret_digest=digest(secret, purpose=COOKIE_PURPOSE if carrier == "cookie" else NO_PURPOSE),
+            secret_digest=digest(secret, purpose=COOKIE_PURPOSE if opens_by_sql else NO_PURPOSE),
             account_id=account_id,
             carrier=carrier,
             factors=factors_to_text(factors),
@@ -117,7 +132,7 @@ class SessionService:
             client=client,
             network=network,
             now=now,
-            idle_until=min(now + settings.session_idle_s, expires_at),
+            idle_until=now + idle_s,
             expires_at=expires_at,
             jkt=jkt,
             client_id=None if granted is None else granted.client_id,

@@ -24,6 +24,8 @@ from tests.store.postgresql import database
 STORE = os.environ.get("GARRISON_TEST_STORE", "sqlite")
 if STORE not in ("sqlite", "postgresql"):
     raise ValueError("GARRISON_TEST_STORE is sqlite or postgresql")
+REDIS = os.environ.get("GARRISON_TEST_REDIS", "")
+"""Address of a Redis that server processes of tests are to use, such as redis://127.0.0.1:6379/9."""
 needs_sqlite_file = pytest.mark.skipif(STORE != "sqlite", reason="is about the SQLite file itself")
 
 _template: list[tuple[ExitStack, str]] = []

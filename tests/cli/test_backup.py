@@ -19,6 +19,9 @@ from garrison.store.log import LEAP
 from garrison.store.migrate import HEAD, current
 from tests.cli.credentials import ALL, Credentials, command, document, kids, opens
 from tests.process.server import PASSWORD, RAISED, ROOT, Server, sign_up
+from tests.stores import needs_sqlite_file
+
+pytestmark = needs_sqlite_file
 
 ENVIRONMENT = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 DATABASE = Path("var/garrison.db")

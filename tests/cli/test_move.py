@@ -19,6 +19,9 @@ from garrison.store.schema import metadata
 from tests.cli.credentials import ALL, Credentials, command, document, kids
 from tests.process.server import PASSWORD, RAISED, Server
 from tests.store.postgresql import database
+from tests.stores import needs_sqlite_file
+
+pytestmark = needs_sqlite_file
 
 ENVIRONMENT = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 DATABASE = Path("var/garrison.db")

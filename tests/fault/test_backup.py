@@ -19,6 +19,9 @@ import httpx2
 
 from garrison.store.backup import back_up
 from tests.process.server import PASSWORD, RAISED, Server, sign_in, sign_up
+from tests.stores import needs_sqlite_file
+
+pytestmark = needs_sqlite_file
 
 COPIES = int(os.environ.get("BACKUP_N", "8"))
 CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}

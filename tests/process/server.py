@@ -14,6 +14,8 @@ from types import TracebackType
 
 import httpx2
 
+from tests.stores import REDIS, STORE, store_url
+
 ROOT = Path(__file__).resolve().parents[2]
 GARRISON = str(Path(sys.executable).with_name("garrison"))
 PLENTY = "100000000/minute"
@@ -39,6 +41,14 @@ class Server:
 
     def __post_init__(self) -> None:
         self.log = self.directory / "server.log"
+        chosen = {}
+        if STORE != "sqlite" and "GARRISON_DATABASE_URL" not in self.environment:
+            chosen["GARRISON_DATABASE_URL"] = store_url(self.directory / "garrison.db")
+        if REDIS and "GARRISON_REDIS_URL" not in self.environment:
+            chosen["GARRISON_REDIS_URL"] = REDIS
+        if chosen:  # in a file, so that commands in this directory mean the same
+            with (self.directory / ".env").open("a") as file:
+                file.writelines(f"\n{name}={value}\n" for name, value in chosen.items())
 
     @property
     def url(self) -> str:

@@ -33,7 +33,8 @@ from garrison.store.database import News, Rows
 from garrison.store.per_process import PerProcess
 from garrison.store.postgresql_aside import Aside
 from garrison.store.postgresql_errors import store_error_of
-from garrison.store.postgresql_link import CONNECT_S, check_address, connect
+from garrison.store.postgresql_link import check_address, connect
+from garrison.store.postgresql_servers import Servers
 from garrison.store.text import refuse_unstorable
 from garrison.store.worker import Worker
 
@@ -42,7 +43,8 @@ LOCK = 0x6761727269736F6E
 """Key of the advisory lock, "garrison" in ASCII."""
 LOCK_S = 5.0
 """How long a write waits for others."""
-STATEMENT_S = 10.0
+STATEMENT_S = 5.0
+"""How long the server works on one statement."""
 MOST_WAITING = 1024
 READERS = 2
 _UNNAMED = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
@@ -92,13 +94,14 @@ class _Connections:
     """The connections of one process. Making this opens nothing."""
 
     def __init__(self, address: str, most_waiting: int) -> None:
-        self.writer = Worker("garrison-store-writer", _Driver(address, writes=True), most_waiting=most_waiting)
+        servers = Servers(address)
+        self.writer = Worker("garrison-store-writer", _Driver(servers, writes=True), most_waiting=most_waiting)
         self._readers = [
-            Worker(f"garrison-store-reader-{n}", _Driver(address, writes=False), most_waiting=most_waiting)
+            Worker(f"garrison-store-reader-{n}", _Driver(servers, writes=False), most_waiting=most_waiting)
             for n in range(READERS)
         ]
         self._turn = count()
-        self.aside = Aside(address)
+        self.aside = Aside(servers)
 
     def reader(self) -> Worker:
         return self._readers[next(self._turn) % READERS]
@@ -114,8 +117,9 @@ class _Connections:
 class _Driver:
     """What a worker knows of PostgreSQL: asyncpg lives on a loop, so each worker's thread runs one of its own."""
 
-    def __init__(self, address: str, *, writes: bool, lock_s: float = LOCK_S) -> None:
-        self._address = address
+    def __init__(self, servers: Servers, *, writes: bool, lock_s: float = LOCK_S) -> None:
+        self._servers = servers
+        self._answer_s = max(lock_s if writes else 0.0, STATEMENT_S) + 1.0  # a server that is there gives up before
         self._begin = _begin_write(lock_s) if writes else _BEGIN_READ
         self._writes = writes
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +133,7 @@ class _Driver:
         return self._loop.run_until_complete(greenlet_spawn(work))
 
     def connect(self) -> Connection:
-        link = await_only(connect(self._address, command_s=STATEMENT_S + CONNECT_S))
+        link = await_only(connect(self._servers, command_s=self._answer_s))
         engine = self._engines.get(link.is_pooled)
         if engine is None:
             engine = self._engines[link.is_pooled] = self._engine(is_pooled=link.is_pooled)
@@ -137,6 +141,11 @@ class _Driver:
         return engine.connect()
 
     def disconnect(self, connection: Connection) -> None:
+        if connection.invalidated:  # SQLAlchemy gave it up itself; to ask it for its connection would open another
+            return
+        driver = connection.connection.driver_connection
+        if driver is not None:
+            driver.terminate()  # at once: the usual end waits for the farewell of a peer that may be dead
         with contextlib.suppress(SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             connection.invalidate()  # and not returned: the transaction may be in any state
         with contextlib.suppress(SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -145,9 +154,12 @@ class _Driver:
     def end(self) -> None:
         loop, self._loop = self._loop, None
         if loop is not None:
+            loop.run_until_complete(_end_tasks())
             loop.close()
 
     def is_in_transaction(self, connection: Connection) -> bool:
+        if connection.invalidated:
+            return False
         driver = connection.connection.driver_connection
         return driver is None or bool(driver.is_in_transaction())
 
@@ -177,6 +189,14 @@ class _Driver:
         return engine
 
 
+async def _end_tasks() -> None:
+    """End what asyncpg does beside: it tries to tell a server that nobody waits for an answer any more."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _begin_write(lock_s: float) -> str:
     return (
         f"SELECT set_config('lock_timeout', '{lock_s * 1000:.0f}', true),"
@@ -191,7 +211,7 @@ def run_once(text: str, work: Callable[[Connection], T], *, wait_s: float = LOCK
     On a thread of its own, since a start may stand within a running loop. `wait_s` is how long to wait for others'
     writes. Raises what `work` raises, with nothing written, and StoreError.
     """
-    driver = _Driver(text, writes=True, lock_s=wait_s)
+    driver = _Driver(Servers(text), writes=True, lock_s=wait_s)
 
     def transact() -> T:
         connection = driver.connect()

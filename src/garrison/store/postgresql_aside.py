@@ -2,6 +2,8 @@
 
 Of its own, so that any number of event loops may ask (a test client has a new one for each request) and none is held
 up. A connection that was lost while it lay idle costs its asker nothing: reads are asked once more on a new one.
+They change nothing, so they are tried again until their time is over: a restart is waited out. Once the server has
+been away for longer than that, nobody waits for it any more.
 """
 
 import asyncio
@@ -21,9 +23,16 @@ from garrison.store.database import News, Rows
 from garrison.store.log import CHANNEL
 from garrison.store.postgresql_errors import is_lost, store_error_of
 from garrison.store.postgresql_link import CONNECT_S, Link, connect
+from garrison.store.postgresql_servers import Servers
 
 COLD_S = 2.0
 """How long the guard waits for a cold read: then it is 503."""
+TRY_S = 0.9
+"""How long one statement of a cold read waits: a connection that is dead without knowing costs one."""
+_PAUSE_S, _PAUSE_MOST_S = 0.02, 0.25
+"""Between tries of a cold read, twice as long each time, and shortened at random."""
+_PASSING = frozenset({"store_unavailable", "store_busy"})
+"""Outages that another try may find over."""
 MOST_CONNECTIONS = 8
 MOST_WAITING = 1024
 _HEARTBEAT_S = 15.0
@@ -37,13 +46,13 @@ _PLACE = re.compile(r"\?")
 class Aside:
     """The loop and its thread, begun by the first who asks."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, servers: Servers) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._reader = _ColdReader(address)
-        self._listener = _Listener(address)
+        self._reader = _ColdReader(servers)
+        self._listener = _Listener(servers)
         self._listening: asyncio.Task[None] | None = None
 
     async def news(self) -> News:
@@ -115,11 +124,12 @@ class _Reader:
 class _ColdReader:
     """Connections that lie idle, the last used first; at most so many at once."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
         self._idle: list[_Reader] = []
         self._places = asyncio.Semaphore(MOST_CONNECTIONS)
         self._waiting = 0
+        self._failing_since: float | None = None
         self._texts: dict[str, str] = {}
         self.history = 1
         """Another one once connections were lost: the server may have gone back to an earlier state."""
@@ -139,14 +149,38 @@ class _ColdReader:
         self._waiting += 1
         try:
             async with asyncio.timeout(COLD_S), self._places:
-                return await self._ask(text, parameters)
+                rows = await self._persist(text, parameters)
         except BaseException as error:
             outage = store_error_of(error)
             if outage is None:
                 raise
+            self._note_failure()
             raise outage from error
         finally:
             self._waiting -= 1
+        self._failing_since = None
+        return rows
+
+    async def _persist(self, text: str, parameters: tuple[Any, ...]) -> Rows:
+        """Try until there is an answer, as long as the outage is a young one."""
+        pause_s = _PAUSE_S
+        while True:
+            try:
+                return await self._ask(text, parameters)
+            except Exception as error:
+                outage = store_error_of(error)
+                if outage is None or outage.code not in _PASSING or self._note_failure() > COLD_S:
+                    raise
+                self._drop_idle()  # what ended one has ended the others, or they are cheap to make
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
+            pause_s = min(2 * pause_s, _PAUSE_MOST_S)
+
+    def _note_failure(self) -> float:
+        """Return for how many seconds nobody has had an answer."""
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            self._failing_since = now
+        return now - self._failing_since
 
     async def _ask(self, text: str, parameters: tuple[Any, ...]) -> Rows:
         if self._idle:
@@ -157,7 +191,7 @@ class _ColdReader:
                 if not is_lost(error):
                     raise
                 self._drop_idle()  # lost while it lay there, and so are the others
-        return await self._fetch(_Reader(await connect(self._address, command_s=COLD_S)), text, parameters)
+        return await self._fetch(_Reader(await connect(self._servers, command_s=TRY_S)), text, parameters)
 
     async def _fetch(self, reader: _Reader, text: str, parameters: tuple[Any, ...]) -> Rows:
         try:
@@ -185,15 +219,15 @@ class _ColdReader:
 class _Listener:
     """LISTEN on a connection of its own, for as long as there is one to be had."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
 
     async def run(self, wake: Callable[[], None]) -> None:
         """Call `wake` at news until cancelled. Behind a pooler there is nothing to hear: the poll is all there is."""
         pause = _RETRY_S
         while True:
             try:
-                connection, is_pooled = await connect(self._address, command_s=CONNECT_S)
+                connection, is_pooled = await connect(self._servers, command_s=CONNECT_S)
                 try:
                     if is_pooled:
                         return

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
+from garrison.store.postgresql_servers import Servers
+
 CONNECT_S = 5.0
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
@@ -47,11 +49,10 @@ def check_address(text: str) -> None:
         raise ValueError("write postgresql://user@host:5432/database")
 
 
-async def connect(address: str, *, command_s: float) -> Link:
+async def connect(servers: Servers, *, command_s: float) -> Link:
     """Open a connection; `command_s` is the time-out of each statement. Raises asyncpg's errors and OSError."""
-    connection = await asyncpg.connect(
-        address,
-        timeout=CONNECT_S,
+    connection = await servers.connect(
+        timeout_s=CONNECT_S,
         command_timeout=command_s,
         statement_cache_size=0,  # who prepares what, and under which name, is said by those who ask
         server_settings={"application_name": "garrison"},

@@ -21,6 +21,8 @@ from sqlalchemy import Connection, RootTransaction
 from garrison.core.errors import StoreError
 
 T = TypeVar("T")
+PATIENCE_S = 10.0
+"""How long an asker waits in all, for those before it and for its own transaction."""
 Work = Callable[[Connection], Any]
 
 
@@ -68,7 +70,8 @@ class Worker:
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction on the thread; return its result once that has committed.
 
-        Raises what `work` raises, and StoreError.
+        Raises what `work` raises, and StoreError: after a transaction that took too long, or whose connection broke
+        while it committed, it may have happened or not.
         """
         loop = asyncio.get_running_loop()
         job = _Job(work, loop)
@@ -82,7 +85,14 @@ class Worker:
                 self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify()
-        result: T = await job.future
+        waiting = asyncio.timeout(PATIENCE_S)
+        try:
+            async with waiting:
+                result: T = await job.future  # ended by the time-out, it is cancelled, and one not begun never begins
+        except TimeoutError as error:
+            if not waiting.expired():
+                raise
+            raise StoreError("store_busy", "the database takes too long") from error
         return result
 
     def stop(self) -> None:

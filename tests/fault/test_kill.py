@@ -1,129 +1,127 @@
-"""T1: kill -9 at random moments of sign-up, sign-in, sign-out and password change.
+"""T1: kill -9 at random moments of everything that writes, on SQLite and on PostgreSQL.
 
-Each person writes down what was acknowledged (a 2xx that arrived). After the restart the ledger is replayed over HTTP:
-nothing acknowledged is lost, nothing revoked is alive. What was asked and not answered may have happened or not, but
-must be one of the two.
+Sign-up, sign-in, rotation of refresh tokens, sign-out, sign-out everywhere, change of password, API keys made, rotated
+and revoked, and keys that sign rotated by command (the command is killed, too). What must hold: `ledger.py`.
 
-    FAULT_N=1000 .venv/bin/pytest tests/fault/test_kill.py        the long run
+    FAULT_N=1000 .venv/bin/pytest tests/fault/test_kill.py        the long run, of each store
     FAULT_SEED=7 .venv/bin/pytest tests/fault/test_kill.py        the same kills again
 """
 
+import json
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx2
+import pytest
 
-from tests.process.server import RAISED, Server
+from tests.fault.forked import ForkedServer
+from tests.fault.ledger import APP, Person, Refused
+from tests.process.server import GARRISON, RAISED, ROOT
 
-KILLS = int(os.environ.get("FAULT_N", "100"))
+KILLS = int(os.environ.get("FAULT_N", "10"))
 SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(1 << 32))))
 PEOPLE = 3
-CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
+ROTATE_EVERY = 10
+"""Every tenth time a command that rotates keys is started, and killed, beside the server."""
+CHEAP = {
+    **RAISED,
+    "GARRISON_PASSWORD_COST": "m=64,t=1,p=1",
+    "GARRISON_JWKS_MAX_AGE": "1s",  # or a planned key would not begin to sign within the test
+    "GARRISON_REVOCATION_BOUND": "0.5s",
+}
 
 
-@dataclass
-class Person:
-    """One person's ledger. `passwords` holds more than one entry only while a change was not acknowledged."""
+class Rotation:
+    """`garrison keys rotate` in a process of its own. Acknowledged where it ended well."""
 
-    name: str
-    email: str = ""
-    passwords: list[str] = field(default_factory=list)
-    alive: set[str] = field(default_factory=set)
-    dead: set[str] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
-    accounts: int = 0
-    acknowledged: int = 0
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self._directory = directory
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
+        self._environment = {**inherited, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **environment}
+        self._process: subprocess.Popen[str] | None = None
+        self._took_s = 0.0
+        self.acknowledged = 0
 
-    def act(self, client: httpx2.Client, dice: random.Random) -> None:
-        """Do one random thing; raises TransportError when the server dies under it."""
-        choice = dice.random()
-        if not self.email or choice < 0.15:
-            self.accounts += 1
-            email, password = (
-                f"{self.name}-{self.accounts}-{dice.getrandbits(32):x}@example.com",
-                f"pass {dice.getrandbits(64):x}",
-            )
-            answer = client.post("/auth/sign-up", json={"email": email, "password": password})
-            assert answer.status_code == 202, answer.text
-            self.email, self.passwords = email, [password]
-            self.alive, self.dead, self.unknown = set(), set(), set()
-        elif choice < 0.55 or not self.alive:
-            token = self.sign_in(client)
-            assert token is not None, f"{self.email}: an acknowledged account cannot sign in"
-            self.alive.add(token)
-        elif choice < 0.8:
-            token = dice.choice(sorted(self.alive))
-            self.alive.discard(token)
-            self.unknown.add(token)
-            answer = client.post("/auth/sign-out", headers=bearer(token))
-            assert answer.status_code == 204, answer.text
-            self.unknown.discard(token)
-            self.dead.add(token)
-        else:
-            token, new = dice.choice(sorted(self.alive)), f"pass {dice.getrandbits(64):x}"
-            current, others = self.passwords[0], self.alive - {token}
-            self.passwords = [current, new]
-            self.alive, self.unknown = {token}, self.unknown | others
-            body = {"current": current, "new": new}
-            answer = client.post("/auth/password/change", json=body, headers=bearer(token))
-            assert answer.status_code == 204, answer.text
-            self.passwords = [new]
-            self.dead |= others
-            self.unknown -= others
-        self.acknowledged += 1
+    def begin(self) -> None:
+        self._process = self._command("rotate")
 
-    def sign_in(self, client: httpx2.Client) -> str | None:
-        """Sign in with whichever password is right; settles an unanswered change of password."""
-        for password in list(self.passwords):
-            body = {"email": self.email, "password": password, "deliver": "token"}
-            answer = client.post("/auth/sign-in", json=body)
-            if answer.status_code == 200:
-                self.passwords = [password]
-                return str(answer.json()["access_token"])
-            assert answer.status_code == 401, answer.text
-        return None
+    def wait(self, share: float) -> None:
+        """Wait until it has ended, or for this share of what the last one took."""
+        if self._process is not None:
+            began = time.monotonic()
+            try:
+                self._process.wait(self._took_s * share if self._took_s else 60)
+            except subprocess.TimeoutExpired:
+                return
+            self._took_s = time.monotonic() - began
 
-    def check(self, client: httpx2.Client) -> None:
-        """Hold the ledger against the restarted server."""
-        if not self.email:
+    def settle(self) -> None:
+        """Kill it, unless it has ended; hold what it acknowledged against what is listed."""
+        process, self._process = self._process, None
+        if process is None:
             return
-        changing = len(self.passwords) > 1
-        for token in self.alive:
-            assert lives(client, token), f"{self.email}: an acknowledged session is lost"
-        for token in self.dead:
-            assert not lives(client, token), f"{self.email}: a revoked session is alive"
-        fresh = self.sign_in(client)
-        assert fresh is not None, f"{self.email}: an acknowledged account is lost"
-        if changing and self.unknown:  # the change happened or it did not, and the other sessions know which
-            alive = {one for one in self.unknown if lives(client, one)}
-            assert len(alive) in (0, len(self.unknown)) or len(self.unknown) > 1
-        self.alive.add(fresh)
-        self.unknown = set()
+        process.kill()
+        planned, _ = process.communicate(timeout=30)
+        if process.returncode != 0:
+            return
+        self.acknowledged += 1
+        process = self._command("list")
+        listed, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        keys = json.loads(listed)["items"]
+        signs_from = json.loads(planned)["signs_from"]
+        begun = [key["signs_from"] for key in keys if key["state"] in ("next", "active") and key["signs_from"]]
+        assert any(
+            abs(_seconds(one) - _seconds(signs_from)) <= 2 or _seconds(one) < _seconds(signs_from) for one in begun
+        )
+        assert sum(key["state"] == "active" for key in keys) == 1
+        assert sum(key["state"] == "next" for key in keys) == 1
+
+    def _command(self, verb: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [GARRISON, "keys", verb, "--json"],
+            cwd=self._directory,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
 
 
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
+def _seconds(moment: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(moment).timestamp()
 
 
-def lives(client: httpx2.Client, token: str) -> bool:
-    status = client.get("/auth/session", headers=bearer(token)).status_code
-    assert status in (200, 401), status
-    return status == 200
+@pytest.fixture(params=["sqlite", "postgresql"])
+def environment(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """The settings of one store, empty."""
+    if request.param == "sqlite":
+        return CHEAP
+    return {**CHEAP, "GARRISON_DATABASE_URL": request.getfixturevalue("url")}
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_revoked_lives_over_kills(tmp_path: Path) -> None:
+def test_nothing_acknowledged_is_lost_and_nothing_revoked_lives_over_kills(
+    tmp_path: Path, environment: Mapping[str, str]
+) -> None:
     print(f"seed {SEED}, {KILLS} kills; again with FAULT_SEED={SEED}", file=sys.stderr)
     dice = random.Random(SEED)
     people = [Person(f"p{number}") for number in range(PEOPLE)]
-    server = Server(tmp_path, environment=CHEAP, app=None)
+    (tmp_path / "guarded.py").write_text(APP)
+    server = ForkedServer(tmp_path, environment=environment, app="guarded:app")
+    rotation = Rotation(tmp_path, environment)
     slowest_start = 0.0
-    server.start()
     try:
+        server.start()
         for round_number in range(KILLS):
             failures: list[BaseException] = []
             seeds = [dice.getrandbits(64) for _ in people]
@@ -140,23 +138,36 @@ def test_nothing_acknowledged_is_lost_and_nothing_revoked_lives_over_kills(tmp_p
                         failures.append(error)
 
             threads = [threading.Thread(target=live, args=pair) for pair in zip(people, seeds, strict=True)]
+            rotates = round_number % ROTATE_EVERY == 0
+            if rotates:
+                rotation.begin()
             for thread in threads:
                 thread.start()
+            if rotates:
+                rotation.wait(dice.uniform(0.5, 1.0))
             time.sleep(dice.uniform(0.02, 0.35))
             server.kill()
             for thread in threads:
                 thread.join(30)
             assert not failures, failures
+            rotation.settle()
             started = time.monotonic()
             server.start()
             slowest_start = max(slowest_start, time.monotonic() - started)
             with server.client() as client:
                 for person in people:
-                    person.check(client)
+                    person.check(client, dice)
             if (round_number + 1) % 25 == 0:
-                print(f"{round_number + 1} kills, {sum(p.acknowledged for p in people)} acknowledged", file=sys.stderr)
+                print(f"{round_number + 1} kills", file=sys.stderr)
+    except Refused:
+        pytest.fail(f"a store that nothing was done to is refused: {server.log.read_text()[-2000:]}")
     finally:
         server.stop()
-    acknowledged = sum(person.acknowledged for person in people)
-    print(f"{KILLS} kills, {acknowledged} acknowledged, slowest start {slowest_start:.2f} s", file=sys.stderr)
-    assert acknowledged > KILLS, "the kills came before anything was acknowledged: this shows nothing"
+    acknowledged = sum((person.acknowledged for person in people), Counter[str]())
+    told = ", ".join(f"{count} {what}" for what, count in acknowledged.most_common())
+    print(
+        f"{KILLS} kills, acknowledged: {told}, {rotation.acknowledged} keys rotate;"
+        f" slowest start {slowest_start:.2f} s",
+        file=sys.stderr,
+    )
+    assert acknowledged.total() > KILLS, "the kills came before anything was acknowledged: this shows nothing"

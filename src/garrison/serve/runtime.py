@@ -207,8 +207,11 @@ class Runtime:
         with contextlib.suppress(StoreError):
             await self._identity.cache.flush(self._clock.now(), force=True)
             await self._identity.tokens.flush()
-        with contextlib.suppress(StoreError):
+        try:
             await self._write_refusals()
+        except StoreError as error:
+            counts, overflow = self._refusals.drain()
+            _log.error("refusals_lost", code=error.code, count=sum(counts.values()) + overflow)
         self._identity.passwords.close()
         if self._told is not None:
             await self._told.close()

@@ -1,34 +1,33 @@
 """A Tasks API as a user of Garrison would write it: each person has tasks, and nobody can read anybody else's."""
 
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from examples.tasks.storage import chosen
 from garrison import Garrison, allow, public
 from garrison.fastapi import Me
 
 
 @asynccontextmanager
 async def prepared(_app: FastAPI) -> AsyncIterator[None]:
-    DATABASE.parent.mkdir(mode=0o700, exist_ok=True)
-    with database() as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("CREATE TABLE IF NOT EXISTS tasks (id TEXT PRIMARY KEY, owner TEXT, title TEXT, done INT)")
-        connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_owner ON tasks (owner)")
-    yield
+    await storage.open()
+    try:
+        yield
+    finally:
+        await storage.close()
 
 
 app = FastAPI(title="Tasks", lifespan=prepared)
 Garrison().protect(app)
 
-DATABASE = Path("var/tasks.db")
+storage = chosen()
 PAGE = Path(__file__).with_name("index.html").read_text()
 Title = Annotated[str, Field(min_length=1, max_length=200, examples=["Buy milk"])]
 
@@ -57,19 +56,10 @@ class Report(BaseModel):
     people: int
 
 
-@contextmanager
-def database() -> Iterator[sqlite3.Connection]:
-    """Open the tasks' own database; what was written is on the disk before a call is answered."""
-    with closing(sqlite3.connect(DATABASE, timeout=10)) as connection, connection:
-        connection.row_factory = sqlite3.Row
-        yield connection
-
-
-def task_owner(id: UUID) -> str | None:
+async def task_owner(id: UUID) -> str | None:
     """Tell Garrison whose task it is; anybody else gets the same 404 as for a task that does not exist."""
-    with database() as connection:
-        row = connection.execute("SELECT owner FROM tasks WHERE id = ?", (str(id),)).fetchone()
-    return row["owner"] if row else None
+    rows = await storage.rows("SELECT owner FROM tasks WHERE id = $1", str(id))
+    return rows[0]["owner"] if rows else None
 
 
 @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -92,53 +82,53 @@ async def test_auth(me: Me) -> dict[str, str]:
 
 @app.get("/tasks")
 @allow(scope="tasks:read")
-def list_tasks(me: Me) -> list[Task]:
-    with database() as connection:
-        rows = connection.execute("SELECT id, title, done FROM tasks WHERE owner = ? ORDER BY rowid", (me.id,))
-        return [Task.model_validate(dict(row)) for row in rows]
+async def list_tasks(me: Me) -> list[Task]:
+    rows = await storage.rows("SELECT id, title, done FROM tasks WHERE owner = $1 ORDER BY rowid", me.id)
+    return [Task.model_validate(dict(row)) for row in rows]
 
 
 @app.post("/tasks", status_code=201)
 @allow(scope="tasks:write")
-def create_task(task: NewTask, me: Me) -> Task:
+async def create_task(task: NewTask, me: Me) -> Task:
     created = Task(id=uuid4(), title=task.title, done=task.done)
-    with database() as connection:
-        connection.execute("INSERT INTO tasks VALUES (?, ?, ?, ?)", (str(created.id), me.id, task.title, task.done))
+    statement = "INSERT INTO tasks (id, owner, title, done) VALUES ($1, $2, $3, $4)"
+    await storage.rows(statement, str(created.id), me.id, task.title, task.done)
     return created
 
 
 @app.get("/tasks/{id}")
 @allow(owner=task_owner)
-def read_task(id: UUID, me: Me) -> Task:
-    with database() as connection:
-        query = "SELECT id, title, done FROM tasks WHERE id = ? AND owner = ?"
-        row = connection.execute(query, (str(id), me.id)).fetchone()
-    if row is None:
-        raise HTTPException(404)
-    return Task.model_validate(dict(row))
+async def read_task(id: UUID, me: Me) -> Task:
+    return only(await storage.rows("SELECT id, title, done FROM tasks WHERE id = $1 AND owner = $2", str(id), me.id))
 
 
 @app.patch("/tasks/{id}")
 @allow(owner=task_owner)
-def change_task(id: UUID, changes: Changes, me: Me) -> Task:
-    with database() as connection:
-        connection.execute(
-            "UPDATE tasks SET title = coalesce(?, title), done = coalesce(?, done) WHERE id = ? AND owner = ?",
-            (changes.title, changes.done, str(id), me.id),
-        )
-    return read_task(id, me)
+async def change_task(id: UUID, changes: Changes, me: Me) -> Task:
+    statement = (
+        "UPDATE tasks SET title = coalesce($1, title), done = coalesce($2, done) WHERE id = $3 AND owner = $4 "
+        "RETURNING id, title, done"
+    )
+    return only(await storage.rows(statement, changes.title, changes.done, str(id), me.id))
 
 
 @app.delete("/tasks/{id}", status_code=204)
 @allow(owner=task_owner)
-def delete_task(id: UUID, me: Me) -> None:
-    with database() as connection:
-        connection.execute("DELETE FROM tasks WHERE id = ? AND owner = ?", (str(id), me.id))
+async def delete_task(id: UUID, me: Me) -> None:
+    await storage.rows("DELETE FROM tasks WHERE id = $1 AND owner = $2", str(id), me.id)
 
 
 @app.get("/reports/tasks")
 @allow(role="admin")
-def report() -> Report:
-    with database() as connection:
-        row = connection.execute("SELECT count(*), coalesce(sum(done), 0), count(DISTINCT owner) FROM tasks").fetchone()
-    return Report(tasks=row[0], done=row[1], people=row[2])
+async def report() -> Report:
+    (row,) = await storage.rows(
+        "SELECT count(*) AS tasks, count(*) FILTER (WHERE done) AS done, count(DISTINCT owner) AS people FROM tasks"
+    )
+    return Report.model_validate(dict(row))
+
+
+def only(rows: Sequence[Mapping[str, Any]]) -> Task:
+    """Return the one task among the rows; it may have been deleted since its owner was looked up."""
+    if not rows:
+        raise HTTPException(404)
+    return Task.model_validate(dict(rows[0]))

@@ -65,7 +65,7 @@ def _run(target: str, host: str, wanted_port: int | None, workers: int) -> None:
         for note in review_of(settings).notes:
             say(f"  note: {note}")
 
-    code = serve(app, host=host, port=port, workers=workers, ready=ready)
+    code = serve(app, host=host, port=port, workers=workers, ready=ready, drain_s=settings.drain)
     if code:
         raise typer.Exit(code)
 

@@ -94,6 +94,8 @@ class EdgeProtocol(HttpToolsProtocol):
     body_grace_s = BODY_GRACE_S
     stalled_answer_s = STALLED_ANSWER_S
     max_connections = MAX_CONNECTIONS
+    is_draining = False
+    """Set on this class once the process was told to end: each connection closes with its next answer."""
 
     def __init__(
         self,
@@ -323,7 +325,7 @@ class EdgeProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=version != "1.0" and parser.should_keep_alive() and not EdgeProtocol.is_draining,
             on_response=self.on_response_complete,
         )
         if self._timer is not None:

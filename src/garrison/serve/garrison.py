@@ -55,6 +55,8 @@ class Garrison:
         """Who stands in for whoever would be authenticated, in tests; see `garrison.testing`."""
         self.behind_edge = False
         """True where `garrison serve` runs the app: its edge bounds targets and headers before a request exists."""
+        self.is_draining = False
+        """True once this process was told to end: it serves on for a while and is not ready for more."""
 
     def protect(self, app: App) -> App:
         """Guard `app` in place and return it; any ASGI app but FastAPI and Starlette is wrapped instead.

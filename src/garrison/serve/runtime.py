@@ -322,6 +322,7 @@ class _Opening:
         self._policy = garrison.policy
         self._prefix = garrison.prefix
         self._stand_in = garrison.stand_in
+        self._garrison = garrison
         self._behind_edge = garrison.behind_edge
         self._settings = settings
         self._guard = settings.guard()
@@ -413,7 +414,9 @@ class _Opening:
         return (*endpoints, openapi_endpoint(document))
 
     async def _ready(self) -> Mapping[str, bool]:
-        return await self._running.ready() if self._running is not None else {"store": False}
+        if self._running is None:
+            return {"store": False}
+        return {**await self._running.ready(), "serving": not self._garrison.is_draining}
 
     def _on_lock_refusal(self, scope: Scope, name: str) -> None:
         call = scope.get("garrison")

@@ -5,8 +5,11 @@ listen when the app has started. The first worker starts alone, since it may hav
 told once; then come the others. Workers are forked before anything of an event loop exists, stay in the caller's
 process group, and end with their parent. One that dies is replaced, ever more slowly if it keeps dying.
 
-SIGTERM and SIGINT drain: open requests may finish for `GRACE_S`; everything has ended after 10 seconds, also where
+SIGTERM and SIGINT end it: open requests may finish for `GRACE_S`; everything has ended after 10 seconds, also where
 start-up or the app hangs: a timer of the kernel's ends each process at `KILL_AFTER_S`, and the parent its workers.
+Between SIGTERM and that end lies the drain (`GARRISON_DRAIN`): the server says that it is not ready and serves on,
+each connection for one more request, until whoever sends the traffic has looked and sends it elsewhere. Without that, a
+request can reach the socket at the moment it is closed, and nobody may repeat it unless it changes nothing.
 
 Not here: reloading (`fastapi dev`), TLS (a proxy's), HTTP/2.
 """
@@ -22,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -51,10 +55,12 @@ def serve(
     workers: int = 1,
     ready: Callable[[], None] | None = None,
     protocol: type[EdgeProtocol] = EdgeProtocol,
+    drain_s: float = 0.0,
 ) -> int:
     """Serve the app until told to end. Workers are forked, so it must not have been started.
 
     `ready` is called once, in the calling process, when the server listens. `protocol` may carry other bounds.
+    `drain_s` is how long it serves on after SIGTERM, while `/health/ready` says no.
     Returns the exit code: 0 ended as told, 1 the app did not start, 2 the address cannot be had. What went wrong stands
     on stderr, in one message.
     """
@@ -69,9 +75,13 @@ def serve(
     if guard is not None:
         guard.behind_edge = True
     config = _config(app if guard is None else guard.door(app), _fitting(protocol))
+
+    def server(ready: Callable[[], None] | None, parent: int | None = None) -> "_Server":
+        return _Server(config, ready, guard, drain_s, parent)
+
     if workers == 1:
-        return _run(_Server(config, ready), listener)
-    return _Parent(config, listener, workers, ready).run()
+        return _run(server(ready), listener)
+    return _Parent(server, listener, workers, ready).run()
 
 
 def _config(app: ASGIApp, protocol: type[EdgeProtocol]) -> uvicorn.Config:
@@ -147,11 +157,21 @@ def _run(server: "_Server", listener: socket.socket) -> int:
 class _Server(uvicorn.Server):
     """Says when it listens, ends in time, and ends with its parent."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None, parent: int | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None] | None,
+        guard: Any,
+        drain_s: float,
+        parent: int | None,
+    ) -> None:
         super().__init__(config)
         self.taken: OSError | None = None
         self.told = False
         self._ready = ready
+        self._guard = guard
+        self._drain_s = drain_s
+        self._drained_at = 0.0
         self._parent = parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -168,7 +188,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._parent is not None and os.getppid() != self._parent:  # where no kernel tells (`_die_with`)
             return True
-        return await super().on_tick(counter)
+        return await super().on_tick(counter) and time.monotonic() >= self._drained_at
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -186,17 +206,31 @@ class _Server(uvicorn.Server):
             # Not a handler of ours: the kernel ends this process even where the interpreter hangs.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(KILL_AFTER_S)
+            if sig == signal.SIGTERM and self.started:
+                self._drain()
+        if sig == signal.SIGINT:  # somebody waits for it
+            self._drained_at = 0.0
         self.told = True
         super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        self._drained_at = time.monotonic() + self._drain_s
+        EdgeProtocol.is_draining = True
+        if self._guard is not None:
+            self._guard.is_draining = True
 
 
 class _Parent:
     """Forks workers, replaces those that die, ends them all."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, workers: int, ready: Callable[[], None] | None
+        self,
+        server: "Callable[[Callable[[], None], int], _Server]",
+        listener: socket.socket,
+        workers: int,
+        ready: Callable[[], None] | None,
     ) -> None:
-        self._config = config
+        self._server = server
         self._listener = listener
         self._wanted = workers
         self._ready = ready
@@ -245,7 +279,7 @@ class _Parent:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             _die_with(parent)
-            code = _run(_Server(self._config, self._say_ready, parent), self._listener)
+            code = _run(self._server(self._say_ready, parent), self._listener)
         except BaseException as error:
             print(f"garrison serve: a worker ended: {type(error).__name__}", file=sys.stderr)
         finally:

@@ -116,6 +116,8 @@ class Settings(BaseModel):
     password_cost: PasswordCost = PasswordCost()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     processes: int = Field(default=1, ge=1)
+    drain: float = Field(default=0.0, le=2.0)
+    """Seconds; with `GRACE_S` of the server, everything has ended before 10."""
 
     _port: int = PrivateAttr(8000)
     _directory: Path = PrivateAttr(Path())
@@ -232,6 +234,12 @@ class Settings(BaseModel):
     @classmethod
     def _limit(cls, value: Any) -> Any:
         return _parsed(parse_limit, value, "write a limit as N/duration, for example 100/minute or 5/15 minutes")
+
+    @field_validator("drain", mode="before")
+    @classmethod
+    def _drain(cls, value: Any) -> Any:
+        help_text = "write 0 or a duration of at most 2s"
+        return 0.0 if str(value) in ("0", "0.0") else _parsed(parse_duration, value, help_text)
 
     @field_validator("password_cost", mode="before")
     @classmethod

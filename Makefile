@@ -64,7 +64,9 @@ system:    ## Debian packages of the full test run (root or sudo)
 lock: setup    ## pin anew what pyproject.toml asks for; UPGRADE=--upgrade takes the newest
 	$(LOCK) $(UPGRADE) requirements/uv.in -o requirements/uv.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --group dev -o requirements/dev.txt
-	$(LOCK) $(UPGRADE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --all-extras -c requirements/dev.txt -o requirements/run.txt
+	$(LOCK) $(UPGRADE) pyproject.toml requirements/example.in --all-extras -c requirements/dev.txt -o requirements/example.txt
+	$(LOCK) $(UPGRADE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 
 clean:    ## remove .venv and caches; var/, where the data is, stays
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache .schemathesis dist build

@@ -70,12 +70,18 @@ def tls(directory: Path) -> ssl.SSLContext:
 
 
 class Node(Server):
-    """A server that may be started under another clock, and told to end as an init system would."""
+    """A node of several. It is called past the proxy by `direct`; `before` stands before its command."""
 
     before: tuple[str, ...] = ()
 
     def command(self) -> list[str]:
         return [*self.before, GARRISON]
+
+    def direct(self, host: str) -> httpx2.Client:
+        """Return a client that speaks to this node as the proxy does; it is closed with the node."""
+        client = self.client()
+        client.headers.update({"host": host, "x-forwarded-proto": "https"})
+        return client
 
     def terminate(self) -> int:
         """SIGTERM; return the exit code."""
@@ -92,12 +98,15 @@ class Nodes:
     database_url: str
     https: int = field(default_factory=free_port)
     http: int = field(default_factory=free_port)
-    environment: Mapping[str, str] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         return f"https://localhost:{self.https}"
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.https}"
 
     def settings(self) -> dict[str, str]:
         return {
@@ -109,16 +118,14 @@ class Nodes:
             "GARRISON_EMAIL_VERIFICATION": "optional",
             "GARRISON_TRUSTED_PROXIES": LOOPBACK,
             "GARRISON_DRAIN": "2s",
-            **self.environment,
         }
 
-    def make(self, name: str, *before: str, **more: str) -> Node:
-        """Make a node without starting it; `before` stands before its command, `more` are further settings."""
+    def make(self, name: str, environment: Mapping[str, str] | None = None) -> Node:
+        """Make a node without starting it; `environment` is what it has beside the others' settings."""
         directory = self.directory / name
         directory.mkdir()
         (directory / "nodes_app.py").write_text(APP)
-        node = Node(directory, app="nodes_app:app", environment={**self.settings(), **more})
-        node.before = before
+        node = Node(directory, app="nodes_app:app", environment={**self.settings(), **(environment or {})})
         node.port = free_port()
         self.nodes[name] = node
         return node
@@ -174,10 +181,10 @@ def together(*works: Callable[[], object]) -> None:
 
 
 @contextmanager
-def four_nodes(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[Nodes]:
+def four_nodes(directory: Path) -> Iterator[Nodes]:
     """Start four nodes on a database of their own."""
     with ExitStack() as stack:
-        nodes = Nodes(directory, stack.enter_context(database()), environment=environment or {})
+        nodes = Nodes(directory, stack.enter_context(database()))
         stack.callback(nodes.stop)
         nodes.migrate()
         for name in NAMES:

@@ -4,25 +4,19 @@ no matter."""
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.deploy.nodes import LOOPBACK, STRANGER, Nodes, certificate, four_nodes, haproxy, nginx, tls
+from tests.deploy.nodes import LOOPBACK, STRANGER, Nodes, haproxy, nginx, tls
 from tests.process.server import PASSWORD, sign_in, sign_up
 
 pytestmark = pytest.mark.alone
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with four_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
-        yield nodes
-
-
 @pytest.fixture(scope="module", params=["haproxy", "nginx"])
-def client(request: pytest.FixtureRequest, nodes: Nodes) -> Iterator[httpx2.Client]:
-    pem = certificate(nodes.directory)
+def client(request: pytest.FixtureRequest, nodes: Nodes, pem: Path) -> Iterator[httpx2.Client]:
     with {"haproxy": haproxy, "nginx": nginx}[request.param](nodes, pem), nodes.client(pem) as client:
         yield client
 
@@ -47,7 +41,7 @@ def test_a_session_lives_on_every_node_from_its_first_request_to_its_last(
         headers = {"authorization": f"Bearer {shown.json()['access_token']}"}
 
     def call(method: str, path: str, status: int, body: object = None) -> httpx2.Response:
-        answer = client.request(method, path, headers=headers, **({} if body is None else {"json": body}))
+        answer = client.request(method, path, headers=headers, json=body)
         assert answer.status_code == status, (method, path, answer.status_code, answer.text)
         client.cookies.clear()
         return answer
@@ -108,7 +102,7 @@ def test_the_nodes_decide_by_the_path_that_the_client_wrote(client: httpx2.Clien
 
 def ask(connection: HTTPConnection, nodes: Nodes, target: str) -> tuple[int, dict[str, str]]:
     """Ask by a client that sends the target as it stands, which others tidy up."""
-    headers = {"host": f"localhost:{nodes.https}", "x-forwarded-proto": "https"}
+    headers = {"host": nodes.host, "x-forwarded-proto": "https"}
     try:
         connection.request("GET", target, headers=headers)
         answer = connection.getresponse()

@@ -23,7 +23,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.deploy.nodes import LOOPBACK, Nodes, certificate, four_nodes, haproxy
+from tests.deploy.nodes import LOOPBACK, NAMES, Nodes, haproxy
 from tests.process.server import sign_in, sign_up
 
 pytestmark = pytest.mark.alone
@@ -193,15 +193,13 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(nodes: Nodes, pem: Path) -> Iterator[World]:
     print(f"again with FAULT_SEED={SEED}")
-    with four_nodes(tmp_path_factory.mktemp("failing")) as nodes:
-        pem = certificate(nodes.directory)
-        with haproxy(nodes, pem) as runtime:
-            world = World(nodes, runtime, pem, random.Random(SEED))
-            for name in nodes.nodes:
-                world.wait_for(name, "UP")
-            yield world
+    with haproxy(nodes, pem) as runtime:
+        world = World(nodes, runtime, pem, random.Random(SEED))
+        for name in NAMES:
+            world.wait_for(name, "UP")
+        yield world
 
 
 def report(what: str, people: list[Person], times: int) -> list[Failure]:
@@ -244,12 +242,12 @@ def test_a_node_that_is_killed_takes_nothing_along_but_what_lay_with_it(world: W
         end = time.monotonic() + NODES_S
         while time.monotonic() < end:  # the long run: one is killed each second, the one before comes back
             kill(down)
-            before, down = down, world.dice.choice([name for name in "abcd" if name != down])
+            before, down = down, world.dice.choice([name for name in NAMES if name != down])
             restart = threading.Thread(target=nodes.start, args=(before,))
             restart.start()
             time.sleep(1)
             restart.join()
-        for name in "abcd":
+        for name in NAMES:
             world.wait_for(name, "UP")
     failures = report("killed", people, len(kills))
     assert len(failures) <= PEOPLE * len(kills)
@@ -262,7 +260,7 @@ def test_a_node_that_is_told_to_end_fails_nobody(world: World) -> None:
     nodes, ends = world.nodes, 0
     until = time.monotonic() + NODES_S
     with world.people_at_work() as people:
-        names = itertools.cycle("abcd")
+        names = itertools.cycle(NAMES)
         while ends < 2 or time.monotonic() < until:
             name = next(names)
             began = time.monotonic()

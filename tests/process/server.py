@@ -59,6 +59,16 @@ class Server:
         return [GARRISON]
 
     def start(self) -> "Server":
+        self.spawn()
+        try:
+            self.wait_ready()
+        except RuntimeError:  # nobody leaves the context that was not entered
+            self.kill()
+            raise
+        return self
+
+    def spawn(self) -> None:
+        """Start the process, and wait for nothing."""
         if not self.port:
             self.port = free_port()
         arguments = [*self.command(), "serve", "--port", str(self.port), "--workers", str(self.workers)]
@@ -73,12 +83,6 @@ class Server:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        try:
-            self.wait_ready()
-        except RuntimeError:  # nobody leaves the context that was not entered
-            self.kill()
-            raise
-        return self
 
     def wait_ready(self, deadline_s: float = 60.0) -> None:
         end = time.monotonic() + deadline_s

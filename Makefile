@@ -11,6 +11,7 @@ TIMING_N ?=
 REFRESH_N ?=
 REVOKE_N ?=
 KIDS_N ?=
+NODES_S ?=
 ROTATE_S ?=
 
 BIN := .venv/bin
@@ -49,11 +50,11 @@ check: setup    ## format, lint, types, imports, then every test
 	@$(MAKE) --no-print-directory test
 
 soak: setup    ## the long figures: 1,000 kills, 10,000 timed pairs, 2,000 refresh stories, 1,000 revocations, 60 s of rotations (45 minutes)
-	@FAULT_N='$(or $(FAULT_N),1000)' TIMING_N='$(or $(TIMING_N),10000)' \
+	@NODES_S='$(or $(NODES_S),60)' FAULT_N='$(or $(FAULT_N),1000)' TIMING_N='$(or $(TIMING_N),10000)' \
 	    REFRESH_N='$(or $(REFRESH_N),2000)' REVOKE_N='$(or $(REVOKE_N),1000)' ROTATE_S='$(or $(ROTATE_S),60)' KIDS_N='$(or $(KIDS_N),10000)' \
 	    $(PYTEST) -s tests/fault tests/process/test_timing.py tests/process/test_isolation.py \
 	    tests/identity/test_refresh.py tests/process/test_revocation.py tests/process/test_rotation.py \
-	    tests/process/test_issuer_faults.py $(ARGS)
+	    tests/process/test_issuer_faults.py tests/deploy/test_nodes_that_fail.py tests/deploy/test_revocation_over_nodes.py $(ARGS)
 
 bench: setup    ## requests a second, bare and guarded (ARGS go to bench/run.py)
 	@$(BIN)/python bench/run.py $(ARGS)

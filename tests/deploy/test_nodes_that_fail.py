@@ -10,6 +10,7 @@ not repeated, since it may have been carried out.
 import itertools
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -23,7 +24,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.deploy.nodes import LOOPBACK, NAMES, Nodes, haproxy
+from tests.deploy.nodes import DEPLOY, LOOPBACK, NAMES, Nodes, haproxy
 from tests.process.server import sign_in, sign_up
 
 pytestmark = pytest.mark.alone
@@ -226,11 +227,11 @@ def test_a_node_that_is_killed_takes_nothing_along_but_what_lay_with_it(world: W
         world.wait_for("b", "UP")
         added = nodes.make("e")
         nodes.start("e")
-        address = f"{LOOPBACK}:{added.port}"
-        answer = world.proxy(f"add server nodes/e {address} check inter 500ms fall 2 rise 1 maxconn 1000")
+        line = re.search(r'echo "(add server .+)" \\\n +"(.+)" \|', (DEPLOY / "README.md").read_text())
+        assert line is not None
+        command = f"{line[1]} {line[2]}".replace("10.89.0.15:8000", f"{LOOPBACK}:{added.port}")
+        answer = world.proxy(command)
         assert "New server registered" in answer, answer
-        world.proxy("enable health nodes/e")
-        world.proxy("enable server nodes/e")
         world.wait_for("e", "UP")
         served = {people[0].ask("GET", "/node", 200) for _ in range(20)}
         assert added.process is not None

@@ -38,7 +38,8 @@ async def node() -> int: return os.getpid()
 @public
 async def seen(request: Request) -> dict[str, Any]:
     of = request.scope
-    return {"client": of["client"][0], "scheme": of["scheme"], "path": of["raw_path"].decode(), "pid": os.getpid()}
+    return {"client": of["client"][0], "scheme": of["scheme"], "path": of["raw_path"].decode(),
+            "forwarded_for": request.headers.getlist("x-forwarded-for")}
 
 @app.get("/whoami")
 @allow(signed_in=True)

@@ -86,7 +86,9 @@ def test_what_a_client_says_of_itself_is_replaced(client: httpx2.Client) -> None
             assert answer.headers["x-request-id"] != value
     for _ in range(4):
         assert client.get("/whoami", headers=lies).status_code == 401
-        assert client.get("/seen", headers=lies).json()["client"] == STRANGER
+        seen = client.get("/seen", headers=lies).json()
+        assert seen["client"] == STRANGER
+        assert seen["forwarded_for"] == [STRANGER], "replaced, and not added to"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 no matter."""
 
 import json
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -22,7 +23,10 @@ def client(request: pytest.FixtureRequest, nodes: Nodes, pem: Path) -> Iterator[
 
 
 def test_requests_of_one_connection_go_round_the_nodes(client: httpx2.Client) -> None:
-    assert len({client.get("/node").json() for _ in range(8)}) == 4
+    met, end = set[int](), time.monotonic() + 20
+    while len(met) < 4:  # at start, the proxy may take a slow node to be down for a while
+        assert time.monotonic() < end, met
+        met.add(client.get("/node").json())
 
 
 @pytest.mark.parametrize("deliver", ["cookie", "token"])

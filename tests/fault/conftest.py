@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fault.private_postgresql import PrivatePostgreSQL
+from tests.store.private_postgresql import PrivatePostgreSQL
 
 
 @pytest.fixture

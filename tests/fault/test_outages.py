@@ -27,9 +27,9 @@ import pytest
 from garrison.store.postgresql_aside import COLD_S
 from tests.fault.forked import ForkedServer
 from tests.fault.ledger import APP, Person, Refused, bearer, check_503, lives
-from tests.fault.private_postgresql import PrivatePostgreSQL, fill, small_disk
 from tests.fault.proxy import BLACK_HOLE, HALF_OPEN, PASS, Fault, FaultProxy
 from tests.process.server import GARRISON, RAISED, ROOT
+from tests.store.private_postgresql import PrivatePostgreSQL, fill, small_disk
 
 FAULTS = int(os.environ.get("FAULT_N", "30"))
 RESTARTS = max(2, FAULTS // 10)

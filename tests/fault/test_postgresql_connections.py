@@ -19,8 +19,8 @@ from garrison.store.postgresql import STATEMENT_S, PostgresDatabase, open_postgr
 from garrison.store.postgresql_aside import COLD_S
 from garrison.store.postgresql_link import CONNECT_S
 from garrison.store.worker import PATIENCE_S
-from tests.fault.private_postgresql import PrivatePostgreSQL
 from tests.fault.proxy import BLACK_HOLE, DROP, HALF_OPEN, PASS, Fault, FaultProxy, delay, reset, truncate
+from tests.store.private_postgresql import PrivatePostgreSQL
 
 pytestmark = pytest.mark.anyio
 ROUNDS = max(20, int(os.environ.get("FAULT_N", "20")))

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import httpx2
 
+from tests.ports import free_port as free_port
 from tests.stores import REDIS, STORE, store_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,14 +137,6 @@ class Server:
 def serving(directory: Path, **options: object) -> Iterator[Server]:
     with Server(directory, **options) as server:  # type: ignore[arg-type]
         yield server
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def children(pid: int) -> list[int]:

@@ -1,6 +1,7 @@
-"""A PostgreSQL database of a test's own, on the server that is there."""
+"""A PostgreSQL database of a test's own: on the server that is there, else on a private one, else it is skipped."""
 
 import asyncio
+import atexit
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,12 +10,33 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
-SERVER = os.environ.get("GARRISON_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
+from tests.store.private_postgresql import PrivatePostgreSQL
+
+ADDRESS = os.environ.get("GARRISON_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
 """Address of a server, without a database, as a user who may make databases."""
+_found: list[str] = []
 
 
-async def _admin(statement: str) -> None:
-    connection = await asyncpg.connect(f"{SERVER}/postgres", timeout=3)
+def server() -> str:
+    """Return the address of a server, without a database. Where none is there, start one, which ends with us.
+
+    Skips where PostgreSQL is not installed, either.
+    """
+    if not _found:
+        try:
+            asyncio.run(_ask(f"{ADDRESS}/postgres", "SELECT 1"))
+            _found.append(ADDRESS)
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            if "GARRISON_TEST_POSTGRESQL" in os.environ:
+                pytest.skip(f"no PostgreSQL at {ADDRESS.rpartition('@')[2]}: {type(error).__name__}")
+            private = PrivatePostgreSQL().__enter__()
+            atexit.register(private.__exit__, None, None, None)
+            _found.append(private.url("").rstrip("/"))
+    return _found[0]
+
+
+async def _ask(address: str, statement: str) -> None:
+    connection = await asyncpg.connect(address, timeout=3)
     try:
         await connection.execute(statement)
     finally:
@@ -25,14 +47,12 @@ async def _admin(statement: str) -> None:
 def database(*, template: str = "template1") -> Iterator[str]:
     """Make a database as a copy of another, give its address, and drop it. Skips where no server is to be had."""
     name = f"garrison_test_{os.getpid()}_{secrets.token_hex(4)}"
+    admin = f"{server()}/postgres"
+    asyncio.run(_ask(admin, f"CREATE DATABASE {name} TEMPLATE {template}"))
     try:
-        asyncio.run(_admin(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    except (OSError, TimeoutError) as error:
-        pytest.skip(f"no PostgreSQL at {SERVER.rpartition('@')[2]}: {type(error).__name__}")
-    try:
-        yield f"{SERVER}/{name}"
+        yield f"{server()}/{name}"
     finally:
-        asyncio.run(_admin(f"DROP DATABASE {name} WITH (FORCE)"))
+        asyncio.run(_ask(admin, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def empty(address: str) -> None:

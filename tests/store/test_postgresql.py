@@ -14,7 +14,7 @@ from garrison.store.postgresql import open_postgresql
 from garrison.store.postgresql_link import check_address
 from tests.store.conftest import OpenStore
 from tests.store.contract import DatabaseContract, claim, cold, count, news
-from tests.store.postgresql import SERVER, database, empty
+from tests.store.postgresql import database, empty, server
 from tests.store.table_contracts import CountersContract, TablesContract
 
 pytestmark = pytest.mark.anyio
@@ -108,7 +108,7 @@ async def test_a_server_that_is_not_there_is_an_outage_and_names_no_password() -
 
 
 async def test_a_database_that_is_not_there_is_an_outage(url: str) -> None:
-    store = open_postgresql(f"{SERVER}/no_such_database")
+    store = open_postgresql(f"{server()}/no_such_database")
     for ask in (store.write(count), store.read(count), cold(store)):
         with pytest.raises(StoreError) as raised:
             await ask

@@ -28,7 +28,7 @@ from typing import Any, Self
 import asyncpg
 import pytest
 
-from tests.process.server import free_port
+from tests.ports import free_port
 
 BINARIES = os.environ.get("GARRISON_TEST_POSTGRESQL_BIN", "")
 """Directory of initdb, postgres and pg_basebackup, where it is not one of the usual ones."""

@@ -19,7 +19,7 @@ from garrison.core.errors import Denied, StoreError
 from garrison.guard.audit import Refusals
 from garrison.guard.body import BodyTooLarge, counted_receive, is_json, read_json
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.failures import is_broken_json, log_failure
+from garrison.guard.failures import is_broken_json, log_failure, log_outage
 from garrison.guard.headers import HeaderSets
 from garrison.guard.layer import BeforeLayer, Check
 from garrison.guard.own import answer_own
@@ -95,7 +95,7 @@ class Chain:
         except CredentialEnded:
             answer = call.replaced
         except StoreError as error:
-            log_failure("store", call, error, code=error.code)
+            log_outage(call, error)
             answer = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
         except Exception as error:
             log_failure("failed", call, error)
@@ -154,7 +154,7 @@ class Chain:
         except Denied as denied:
             answer = problem_of(denied, call.request_id)
         except StoreError as error:
-            log_failure("store", call, error, code=error.code)
+            log_outage(call, error)
             answer = problem("store_unavailable", call.request_id)
         except Exception as error:
             log_failure("failed", call, error)

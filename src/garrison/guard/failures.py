@@ -12,6 +12,7 @@ from urllib.parse import unquote_plus
 
 import structlog
 
+from garrison.core.errors import StoreError
 from garrison.guard.body import KEPT_BYTES
 from garrison.wire.call import Call
 
@@ -31,6 +32,13 @@ def log_failure(event: str, call: Call, error: BaseException, *, code: str = "in
     text = redacted(_bounded("".join(trace.format())), call)
     route = call.route.label if call.route is not None else ""
     _log.error(event, code=code, request_id=call.request_id, method=call.method, route=route, exception=text)
+
+
+def log_outage(call: Call, error: StoreError) -> None:
+    """Write that the store could not answer this call: one line, for in an outage there is one for each request."""
+    route = call.route.label if call.route is not None else ""
+    about = {"request_id": call.request_id, "method": call.method, "route": route}
+    _log.error("store", code=error.code, detail=error.detail, **about)
 
 
 def redacted(text: str, call: Call) -> str:

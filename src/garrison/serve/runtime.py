@@ -1,17 +1,17 @@
 """What runs while an app is guarded: the store, the view, the identity part, the chain, and the work in the background.
 
     open     settings ▸ inventory and decisions ▸ store ▸ identity ▸ plans ▸ lock ▸ chain; all mistakes at once
-    serve    the background task polls the log, cuts streams, writes idle times and refusals, sweeps under a lease
+    serve    one task polls the log and cuts streams, another writes idle times and refusals and sweeps under a lease
     close    writes what is pending and lets go of the store
 
 A client that sends no lifespan (`TestClient(app)` without `with`: a new loop for every request) gets no background
-task: then `maintain` does the poll at each request. Nothing here belongs to an event loop but that task.
+tasks: then `maintain` does the poll at each request. Nothing here belongs to an event loop but those tasks.
 """
 
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,6 +76,7 @@ _POLL_ROWS = 1000
 _WAKE_MOST_S = 0.005
 """Least time between two polls, however many changes are told."""
 _LOOK_BACK_S = 600.0
+_TELL_EVERY_S = 10.0
 _MOST_OFF_S = 60.0
 """How far this machine's clock may be off the store's: beyond, it is not ready."""
 L = TypeVar("L")
@@ -137,6 +138,10 @@ class Runtime:
         self._written_at = self._clock.boot()
         self._swept_at = self._clock.boot()
         self._closed = False
+        self._told_again_at: dict[str, float] = {}
+        """Work that fails → boot time at which to say so again."""
+        self._reads = True
+        """Whether the last poll could read the store."""
 
     @classmethod
     def open(cls, garrison: "Garrison") -> "Runtime":
@@ -149,13 +154,10 @@ class Runtime:
 
     async def ready(self) -> Mapping[str, bool]:
         """Return part → whether it works: the store can be read, news arrives, and Redis, if there is to be one."""
-        try:  # asked by anybody as often as they like: a look by the driver itself, which waits for nobody
-            await self._rows(log.LAST_POSITION)
-            store = True
-        except StoreError:
-            store = False
+        if not self.has_background:
+            self._reads = await self._tried("ready", self._poll)
         parts = {
-            "store": store,
+            "store": self._reads,  # as the last poll found it: anybody may ask as often as they like
             "news": self._view.is_fresh() or not self.has_background,
             "clock": abs(self._clock.wall_error_s()) <= _MOST_OFF_S,
         }
@@ -166,10 +168,7 @@ class Runtime:
 
         A store that cannot be read is the guard's to answer: the view grows stale, and whoever needs the store is told.
         """
-        try:
-            await self._poll()
-        except StoreError as error:
-            _log.error("news", code=error.code, detail=error.detail)
+        await self._tried("news", self._poll)
         if self._shared is not None:
             await self._shared.open(wait_s=ANSWER_S)
 
@@ -189,15 +188,18 @@ class Runtime:
         self._database.listen(wake)
         if self._told is not None:
             await self._told.listen(news.set, wait_s=ANSWER_S)
-        task = asyncio.create_task(self._work(news), name="garrison background")
+        tasks = [
+            asyncio.create_task(self._hear(news), name="garrison news"),
+            asyncio.create_task(self._keep_house(), name="garrison background"),
+        ]
         self.has_background = True
         try:
             yield
         finally:
             self.has_background = False
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """Write what is pending, end the pool, let go of the store; safe to repeat."""
@@ -219,32 +221,51 @@ class Runtime:
             await self._shared.close()
         await self._database.close()
 
-    async def _work(self, news: asyncio.Event) -> None:
+    async def _hear(self, news: asyncio.Event) -> None:
+        """Poll for ever, at once when woken. Nothing else is done here: a write that waits must not make us deaf."""
         while True:
             await asyncio.sleep(_WAKE_MOST_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), _POLL_EVERY_S)
             news.clear()
-            boot = self._clock.boot()
-            try:
-                await self._poll()
-                if boot - self._written_at >= _WRITE_EVERY_S:
-                    self._written_at = boot
-                    await self._identity.cache.flush(self._clock.now())
-                    await self._write_refusals()
-                await self._identity.signing.keep()
-                self._identity.foreign.refresh_if_due()
-                await self._identity.tokens.flush()
-                if boot - self._swept_at >= _SWEEP_EVERY_S:
-                    self._swept_at = boot
-                    await self._sweep()
-            except StoreError as error:
-                if self._closed:  # it was closed under way, in order
-                    return
-                _log.error("background", code=error.code, detail=error.detail)
-            except Exception:
-                _log.exception("background")
+            self._reads = await self._tried("news", self._poll)
             self._streams.sweep(self._clock.now(), trusted=self._view.is_fresh())
+
+    async def _keep_house(self) -> None:
+        """Write what waits to be written, and do what is due, for ever."""
+        while True:
+            await asyncio.sleep(_POLL_EVERY_S)
+            await self._tried("background", self._house)
+
+    async def _house(self) -> None:
+        boot = self._clock.boot()
+        if boot - self._written_at >= _WRITE_EVERY_S:
+            self._written_at = boot
+            await self._identity.cache.flush(self._clock.now())
+            await self._write_refusals()
+        await self._identity.signing.keep()
+        self._identity.foreign.refresh_if_due()
+        await self._identity.tokens.flush()
+        if boot - self._swept_at >= _SWEEP_EVERY_S:
+            self._swept_at = boot
+            await self._sweep()
+
+    async def _tried(self, event: str, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do it and say whether it could be done. An outage is logged as it begins, now and then, and as it ends."""
+        try:
+            await work()
+        except StoreError as error:
+            boot = self._clock.boot()
+            if not self._closed and boot >= self._told_again_at.get(event, 0.0):
+                self._told_again_at[event] = boot + _TELL_EVERY_S
+                _log.error(event, code=error.code, detail=error.detail)
+            return False
+        except Exception:
+            _log.exception(event)
+            return False
+        if self._told_again_at.pop(event, None) is not None:
+            _log.warning(event, code="recovered")
+        return True
 
     async def _poll(self) -> None:
         """Read the log from where the last poll ended, apply it, and note how fresh that makes the view."""

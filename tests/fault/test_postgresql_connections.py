@@ -7,6 +7,7 @@ comes back is used again at once. `FAULT_N` scales the rounds; `FAULT_SEED` repl
 import asyncio
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from garrison.core.errors import StoreError
-from garrison.store.postgresql import STATEMENT_S, PostgresDatabase, open_postgresql
+from garrison.store.postgresql import IDLE_S, LOCK_S, STATEMENT_S, PostgresDatabase, open_postgresql
 from garrison.store.postgresql_aside import COLD_S
 from garrison.store.postgresql_link import CONNECT_S
 from garrison.store.worker import PATIENCE_S
@@ -190,3 +191,33 @@ async def test_a_first_host_that_answers_nothing_does_not_keep_from_the_second(
     assert await store.write(keep(1)) == 1
     assert (await took(cold(store)))[0] == "fine"
     await store.close()
+
+
+FROZEN = """
+import asyncio, os, signal, sys, time
+from sqlalchemy import text
+from garrison.store.postgresql import open_postgresql
+
+def work(connection):
+    connection.execute(text("SELECT 1"))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(60)
+
+asyncio.run(open_postgresql(sys.argv[1]).write(work))
+"""
+
+
+async def test_a_node_that_is_frozen_in_a_write_keeps_nobody_else_from_writing(through: str) -> None:
+    """A virtual machine that is moved or suspended, a link that is cut: it holds the lock of all writes."""
+    node = subprocess.Popen([sys.executable, "-c", FROZEN, through])
+    store = open_postgresql(through)
+    try:
+        await asyncio.to_thread(os.waitid, os.P_PID, node.pid, os.WSTOPPED | os.WNOWAIT)
+        began = time.monotonic()
+        assert await store.write(keep(1)) == 1
+        took_s = time.monotonic() - began
+    finally:
+        node.kill()
+        node.wait()
+        await store.close()
+    assert IDLE_S / 2 < took_s < LOCK_S, "it did wait for the other, and not for ever"

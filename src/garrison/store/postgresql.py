@@ -45,11 +45,21 @@ LOCK_S = 5.0
 """How long a write waits for others."""
 STATEMENT_S = 5.0
 """How long the server works on one statement."""
+IDLE_S = 3.0
+"""How long the server waits, within a transaction, for the next statement: less than others wait for the lock.
+
+A machine may be frozen, or cut off, in the middle of a transaction. Its connection lives on, and with it the lock of all
+writes: without this nobody on any node could write until the kernel gave the connection up, which takes two hours."""
+ONCE_IDLE_S = 60.0
+"""The same for a start or a command, which may read files between two statements."""
 MOST_WAITING = 1024
 READERS = 2
 _UNNAMED = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 """How statements are prepared behind a pooler: see `postgresql_link`."""
-_BEGIN_READ = f"SELECT set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true)"
+_BEGIN_READ = (
+    f"SELECT set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true),"
+    f" set_config('idle_in_transaction_session_timeout', '{IDLE_S * 1000:.0f}', true)"
+)
 
 
 def open_postgresql(text: str, *, most_waiting: int = MOST_WAITING) -> "PostgresDatabase":
@@ -117,10 +127,10 @@ class _Connections:
 class _Driver:
     """What a worker knows of PostgreSQL: asyncpg lives on a loop, so each worker's thread runs one of its own."""
 
-    def __init__(self, servers: Servers, *, writes: bool, lock_s: float = LOCK_S) -> None:
+    def __init__(self, servers: Servers, *, writes: bool, lock_s: float = LOCK_S, idle_s: float = IDLE_S) -> None:
         self._servers = servers
         self._answer_s = max(lock_s if writes else 0.0, STATEMENT_S) + 1.0  # a server that is there gives up before
-        self._begin = _begin_write(lock_s) if writes else _BEGIN_READ
+        self._begin = _begin_write(lock_s, idle_s) if writes else _BEGIN_READ
         self._writes = writes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engines: dict[bool, Engine] = {}
@@ -197,10 +207,11 @@ async def _end_tasks() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _begin_write(lock_s: float) -> str:
+def _begin_write(lock_s: float, idle_s: float) -> str:
     return (
         f"SELECT set_config('lock_timeout', '{lock_s * 1000:.0f}', true),"
         f" set_config('statement_timeout', '{max(lock_s, STATEMENT_S) * 1000:.0f}', true),"
+        f" set_config('idle_in_transaction_session_timeout', '{idle_s * 1000:.0f}', true),"
         f" pg_advisory_xact_lock({LOCK})"
     )
 
@@ -211,7 +222,7 @@ def run_once(text: str, work: Callable[[Connection], T], *, wait_s: float = LOCK
     On a thread of its own, since a start may stand within a running loop. `wait_s` is how long to wait for others'
     writes. Raises what `work` raises, with nothing written, and StoreError.
     """
-    driver = _Driver(Servers(text), writes=True, lock_s=wait_s)
+    driver = _Driver(Servers(text), writes=True, lock_s=wait_s, idle_s=ONCE_IDLE_S)
 
     def transact() -> T:
         connection = driver.connect()

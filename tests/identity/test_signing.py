@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from garrison.identity.signing.jose import VerifyingKey, generate_key, load_priv
 from garrison.identity.signing.keyring import Keyring, place_of
 from garrison.identity.signing.queries import LOAD, StoredKey
 from garrison.identity.signing.service import SigningService
+from garrison.store.database import Database, Rows
 from tests.identity.conftest import CHEAP, Client, OpenProcess, Process
 
 pytestmark = pytest.mark.anyio
@@ -282,3 +285,63 @@ async def test_random_kids_cost_two_looks_a_second_at_most(process: Process, clo
         clock.advance(0.01)
     assert looks <= 5
     assert await client.is_signed_in()
+
+
+class Late:
+    """A store from which cold reads come in the order in which the test lets them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.held: list[asyncio.Event] = []
+        self.read = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    def cold(self, sql: str, parameters: tuple[Any, ...]) -> Rows | Awaitable[Rows]:
+        free = asyncio.Event()
+        self.held.append(free)
+
+        async def late() -> Rows:
+            rows = self._database.cold(sql, parameters)
+            found = rows if isinstance(rows, list) else await rows
+            self.read += 1
+            await free.wait()
+            return found
+
+        return late()
+
+
+async def test_an_answer_that_is_late_brings_back_no_revoked_key(process: Process) -> None:
+    await process.signing.keep()
+    kid, ring = process.keyring.signing.kid, Keyring(Sealer([b"s" * 32]), CHEAP)
+    late = Late(process.database)
+    service = SigningService(
+        process.changes,
+        late,  # type: ignore[arg-type] - it stands for one
+        process.clock,
+        Sealer([b"s" * 32]),
+        ring,
+        CHEAP,
+    )
+    first = asyncio.create_task(service.load())
+    while late.read < 1:
+        await asyncio.sleep(0)
+    await process.signing.revoke(kid)
+    service.hear("signing", kid, 1)
+    second = asyncio.create_task(service.load())
+    while late.read < 2:
+        await asyncio.sleep(0)
+    late.held[1].set()
+    await second
+    assert kid not in ring.verifying
+    late.held[0].set()
+    await first
+    assert kid not in ring.verifying, "it was read before"
+    third = asyncio.create_task(service.load())
+    while late.read < 3:
+        await asyncio.sleep(0)
+    service.hear("signing", kid, 2)
+    late.held[2].set()
+    await third
+    assert service.is_stale, "what was told while it was read has to be read"

@@ -60,6 +60,9 @@ class SigningService:
         self._ring = keyring
         self._settings = settings
         self._looked_at_seals = False
+        self._told = 0
+        self._asked = 0
+        self._filled = 0
 
     @property
     def is_stale(self) -> bool:
@@ -70,13 +73,25 @@ class SigningService:
         """Take note of news, for `RevocationView.listen`."""
         if kind == "signing" and not self._ring.is_shared:
             self._ring.is_stale = True
+            self._told += 1
 
     async def load(self) -> None:
-        """Read the keys into the ring. Raises StoreError, GarrisonError(`wrong_secret`)."""
+        """Read the keys into the ring. Raises StoreError, GarrisonError(`wrong_secret`).
+
+        Several may do so at once, a client with a token of an unknown key among them, and one answer may be seconds
+        late: then it must not bring back what a later one knows to be revoked, nor pass for having heard what was told
+        meanwhile.
+        """
+        self._asked += 1
+        asked, told = self._asked, self._told
         rows = self._database.cold(LOAD, ())
         found = rows if isinstance(rows, list) else await rows
+        if asked < self._filled:
+            return
         stored = [StoredKey(*row) for row in found]
         self._ring.fill(stored)
+        self._filled = asked
+        self._ring.is_stale = told != self._told
         if not self._looked_at_seals:
             self._looked_at_seals = True
             await self._seal_anew(stored)

@@ -21,9 +21,11 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 
+from garrison.store.postgresql import LOCK
 from garrison.store.postgresql_aside import COLD_S
 from tests.fault.forked import ForkedServer
 from tests.fault.ledger import APP, Person, Refused, bearer, check_503, lives
@@ -219,6 +221,36 @@ def test_a_guard_that_cannot_ask_says_503_and_never_200_beyond_the_bound(
         f" {write_s:.2f} s; served again {back_s:.2f} s after",
         file=sys.stderr,
     )
+
+
+def test_writes_that_wait_hold_up_no_news(tmp_path: Path, postgresql: PrivatePostgreSQL, url: str) -> None:
+    """Whoever holds the lock of writes holds up writes: no node is taken out for it, and no stream is cut."""
+    over, holds = threading.Event(), threading.Event()
+
+    async def hold_lock() -> None:
+        connection = await asyncpg.connect(url)
+        async with connection.transaction():
+            await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+            holds.set()
+            await asyncio.to_thread(over.wait)
+        await connection.close()
+
+    with serving(tmp_path, url) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
+        dice, person = random.Random(SEED), Person("p")
+        for act in (person._sign_up, person._sign_in, person._refresh):
+            act(client, dice)
+        holder = threading.Thread(target=asyncio.run, args=(hold_lock(),))
+        holder.start()
+        try:
+            assert holds.wait(10)
+            assert lives(client, person.alive[0].access), "which is to be written down"
+            began = time.monotonic()
+            while time.monotonic() - began < 2 * BOUND_S:
+                assert client.get("/health/ready").json()["parts"]["news"]
+                time.sleep(0.05)
+        finally:
+            over.set()
+            holder.join()
 
 
 def disable(directory: Path, url: str, email: str) -> None:

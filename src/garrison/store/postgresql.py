@@ -48,8 +48,8 @@ STATEMENT_S = 5.0
 IDLE_S = 3.0
 """How long the server waits, within a transaction, for the next statement: less than others wait for the lock.
 
-A machine may be frozen, or cut off, in the middle of a transaction. Its connection lives on, and with it the lock of all
-writes: without this nobody on any node could write until the kernel gave the connection up, which takes two hours."""
+A machine may be frozen, or cut off, in the middle of a transaction. Its connection lives on, and with it the lock of
+all writes: without this nobody on any node could write until the kernel gave the connection up, after two hours."""
 ONCE_IDLE_S = 60.0
 """The same for a start or a command, which may read files between two statements."""
 MOST_WAITING = 1024

@@ -5,7 +5,7 @@ import base64
 import json
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -318,7 +318,7 @@ async def test_an_answer_that_is_late_brings_back_no_revoked_key(process: Proces
     late = Late(process.database)
     service = SigningService(
         process.changes,
-        late,  # type: ignore[arg-type] - it stands for one
+        cast("Database", late),
         process.clock,
         Sealer([b"s" * 32]),
         ring,

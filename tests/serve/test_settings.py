@@ -84,6 +84,7 @@ DEFAULTS: dict[str, Any] = {
     "password_cost": PasswordCost(19_456, 2, 1),
     "log_level": "info",
     "processes": 1,
+    "drain": 0.0,
 }
 
 

@@ -213,7 +213,7 @@ async def test_while_redis_is_away_it_is_tried_by_one_and_rarely(private: RedisS
             assert redis.connection() is None
         assert not await redis.open(), "and at once: nobody waits for what failed a moment ago"
         await redis.close()
-        assert redis.told == ["wrongpass"]
+        assert redis.told == ["wrongpass at AUTH"]
         right = Watched(locked.url.replace("redis://", "redis://:right@"))
         stats = (await (await right.opened()).call("INFO", "stats")).decode()
         await right.close()

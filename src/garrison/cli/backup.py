@@ -93,15 +93,15 @@ def restore_command(
             return ended, under_way.database, under_way.put_in_place()
 
     ended, database, aside = guarded(run)
-    document = {"database": str(database), "replaced": None if aside is None else str(aside), **_document(ended)}
+    document = {"database": str(database), "replaced": None if aside is None else str(aside), **ended_document(ended)}
     if json:
         emit(document)
     else:
         show(f"{database} is what the copy was")
         if aside is not None:
             show(f"The database before is {aside}; it holds secrets, so delete it once it is not needed")
-        _show_ended(ended, keep_keys=keep_keys, keep_clients=keep_clients)
-    _say_what_is_not_known(ended)
+        show_ended(ended, keep_keys=keep_keys, keep_clients=keep_clients)
+    say_what_is_not_known(ended)
 
 
 def restored_command(keep_keys: KeepKeys = False, keep_clients: KeepClients = False, json: Json = False) -> None:
@@ -119,10 +119,10 @@ def restored_command(keep_keys: KeepKeys = False, keep_clients: KeepClients = Fa
         lambda identity: identity.restored.end_credentials(keep_keys=keep_keys, keep_clients=keep_clients)
     )
     if json:
-        emit(_document(ended))
+        emit(ended_document(ended))
     else:
-        _show_ended(ended, keep_keys=keep_keys, keep_clients=keep_clients)
-    _say_what_is_not_known(ended)
+        show_ended(ended, keep_keys=keep_keys, keep_clients=keep_clients)
+    say_what_is_not_known(ended)
 
 
 def file_of(settings: "Settings", otherwise: str) -> Path:
@@ -133,7 +133,7 @@ def file_of(settings: "Settings", otherwise: str) -> Path:
     raise ValueError(f"GARRISON_DATABASE_URL names PostgreSQL: {otherwise}")
 
 
-def _show_ended(ended: "Ended", *, keep_keys: bool, keep_clients: bool) -> None:
+def show_ended(ended: "Ended", *, keep_keys: bool, keep_clients: bool) -> None:
     show(f"{ended.sessions} sessions and {ended.codes} codes of {ended.accounts} accounts ended: people sign in again")
     show(f"{len(ended.signing_keys)} keys that sign are revoked, new ones made")
     show(
@@ -149,7 +149,7 @@ def _show_ended(ended: "Ended", *, keep_keys: bool, keep_clients: bool) -> None:
     show(f"{ended.foreign_subjects} subjects of other issuers are signed out")
 
 
-def _say_what_is_not_known(ended: "Ended") -> None:
+def say_what_is_not_known(ended: "Ended") -> None:
     since = _shown(ended.as_of) or "the copy was taken"
     say(
         "Not known to it, and to be done again: accounts disabled, roles taken away, passwords changed and foreign"
@@ -157,7 +157,7 @@ def _say_what_is_not_known(ended: "Ended") -> None:
     )
 
 
-def _document(ended: "Ended") -> dict[str, Any]:
+def ended_document(ended: "Ended") -> dict[str, Any]:
     return {
         "as_of": _shown(ended.as_of),
         "accounts": ended.accounts,

@@ -34,13 +34,13 @@ def with_identity(work: "Callable[[Identity], Awaitable[T]]", *, makes: bool = F
     return guarded(lambda: asyncio.run(run()))
 
 
-async def use_identity(settings: "Settings", work: "Callable[[Identity], Awaitable[T]]") -> T:
-    """Open the store of these settings, run `work`, close the store."""
+async def use_identity(settings: "Settings", work: "Callable[[Identity], Awaitable[T]]", *, moved: bool = False) -> T:
+    """Open the store of these settings, run `work`, close the store; `moved` as for `Store`."""
     from garrison.guard.limit_table import LimitTable  # --help needs no database library
     from garrison.serve.runtime import Store
     from garrison.serve.wiring import wire_identity
 
-    store = Store(settings)
+    store = Store(settings, moved=moved)
     identity = wire_identity(
         store.database,
         store.clock,

@@ -1,13 +1,16 @@
 """`garrison move`: from SQLite to PostgreSQL, everything or nothing."""
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from garrison.cli.backup import file_of
+from garrison.cli.backup import ended_document, file_of, say_what_is_not_known, show_ended
+from garrison.cli.identity import use_identity
 from garrison.cli.output import FOUND, WRONG_USE, emit, guarded, progress, say, show, table
 
 if TYPE_CHECKING:
+    from garrison.identity.restored import Ended
     from garrison.store.move import Moved
 
 
@@ -16,7 +19,8 @@ def move_command(
         str | None, typer.Argument(metavar="URL", help="An empty database: postgresql://user@host:5432/name.")
     ] = None,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Use the SQLite file again, without what was written since it was moved.")
+        bool,
+        typer.Option("--undo", help="Use the SQLite file again as it was, with nothing in it that opens anything."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -24,7 +28,8 @@ def move_command(
 
     Rows and contents of each table are compared before anything is committed; if it fails, the target is as empty as
     before. Afterwards the SQLite file is kept, and no server starts on it any more. A password is better in PGPASSWORD
-    or ~/.pgpass than in the address, which others on this machine can see.
+    or ~/.pgpass than in the address, which others on this machine can see. --undo ends what the file knows, as
+    `garrison restore` does: the other place may have ended it since.
 
     \b
     Examples:
@@ -41,19 +46,27 @@ def move_command(
 
 
 def _undo(json: bool) -> None:
-    def run() -> bool:
+    def run() -> "Ended":
         from garrison.serve.settings import load_settings  # keeps --help quick
-        from garrison.store.move import undo
+        from garrison.store.move import is_moved, undo
 
-        return undo(file_of(load_settings(), "--undo is for the SQLite file; let it name that again"))
+        settings = load_settings()
+        path = file_of(settings, "--undo is for the SQLite file; let it name that again")
+        if not is_moved(path):
+            say("garrison: this database was not moved")
+            raise typer.Exit(FOUND)
+        # Before any server can start on it: what was ended at the other place since is alive in this one.
+        ended = asyncio.run(use_identity(settings, lambda identity: identity.restored.end_credentials(), moved=True))
+        undo(path)
+        return ended
 
-    if not guarded(run):
-        say("garrison: this database was not moved")
-        raise typer.Exit(FOUND)
+    ended = guarded(run)
     if json:
-        emit({"undone": True})
+        emit({"undone": True, **ended_document(ended)})
     else:
-        show("The SQLite database is used again")
+        show("The SQLite database is used again, as it was when it was moved; stop every server on the other one")
+        show_ended(ended, keep_keys=False, keep_clients=False)
+    say_what_is_not_known(ended)
 
 
 def _move(to: str, json: bool) -> None:
@@ -66,7 +79,7 @@ def _move(to: str, json: bool) -> None:
         if not is_postgresql(to):
             raise ValueError("write postgresql://user@host:5432/database")
         if not has_driver(to):
-            raise ValueError("PostgreSQL needs a driver: pip install 'garrison[postgres]'")
+            raise ValueError("PostgreSQL needs a driver: install Garrison with its extra, garrison[postgres]")
         check_address(to)
         path = file_of(load_settings(), "the data is there already")
         with progress("Moving") as tell:

@@ -41,7 +41,8 @@ def health_endpoints(ready: Readiness, networks: tuple[Network, ...]) -> tuple[E
         document: dict[str, object] = {"status": "ready" if well else "not ready"}
         if is_loopback(call.peer) or is_in(parse_address(call.peer), networks):
             document["parts"] = dict(parts)
-        return json_answer(200 if well else 503, document)
+        answer = json_answer(200 if well else 503, document)
+        return answer if well else Answer(answer.status, answer.headers, answer.body, "not_ready")
 
     return (
         Endpoint("GET", "/health/live", public, live, "The process answers", answer=HealthAnswer, infrastructure=True),

@@ -86,8 +86,10 @@ _NEVER = re.compile(r"(?!)")
 class Store:
     """The store of one process, and how it hears news: what commands share with servers."""
 
-    def __init__(self, settings: Settings) -> None:
-        ensure_schema(settings.store_address, migrate=settings.development)
+    def __init__(self, settings: Settings, *, moved: bool = False) -> None:
+        """`moved` opens a file that a move has marked, for who takes that back. Raises what a start raises."""
+        if not moved:
+            ensure_schema(settings.store_address, migrate=settings.development)
         self.clock = SystemClock()
         self.sealer = Sealer(settings.secrets())
         self.clock.adjust(write_once(settings.store_address, self._first_look))

@@ -252,7 +252,7 @@ class Settings(BaseModel):
     def _database(cls, value: str) -> str:
         if is_postgresql(value):
             if not has_driver(value):
-                raise _problem("PostgreSQL needs a driver: pip install 'garrison[postgres]'")
+                raise _problem("needs a driver for PostgreSQL: install Garrison with its extra, garrison[postgres]")
             _parsed(check_address, value, _DATABASE_HELP)
             return value
         path = value.removeprefix("sqlite:///")

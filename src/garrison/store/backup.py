@@ -66,26 +66,27 @@ def back_up(database: Path, file: Path, progress: Progress) -> Copy:
     return copy
 
 
-def check_copy(file: Path) -> Copy:
-    """Read all of a copy and say what is in it.
+def check_copy(file: Path, *, called: Path | None = None) -> Copy:
+    """Read all of a copy and say what is in it; `called` is what people know it as.
 
     Raises GarrisonError(`damaged`) where pages, indexes or references are not whole or it is no such database at all,
     StoreError(`store_schema`) where it is of a newer version.
     """
+    name = called or file
     try:
         with contextlib.closing(connect_driver(file)) as driver:
             driver.execute("PRAGMA trusted_schema=OFF")
             driver.execute("PRAGMA query_only=ON")
             found = [*driver.execute("PRAGMA integrity_check(1)"), *driver.execute("PRAGMA foreign_key_check")]
             if found != [("ok",)]:
-                raise GarrisonError("damaged", f"{file} is damaged")
+                raise GarrisonError("damaged", f"{name} is damaged")
             if not driver.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchall():
-                raise GarrisonError("damaged", f"{file} is no database of Garrison's")
+                raise GarrisonError("damaged", f"{name} is no database of Garrison's")
             [(revision,)] = driver.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall()  # noqa: S608
-            check_known(revision, of=file)
+            check_known(revision, of=name)
             [(as_of,)] = driver.execute("SELECT max(at) FROM events").fetchall()
     except (sqlite3.Error, ValueError) as error:
-        raise GarrisonError("damaged", f"{file} is damaged, or no database at all") from error
+        raise GarrisonError("damaged", f"{name} is damaged, or no database at all") from error
     return Copy(revision, file.stat().st_size, as_of)
 
 

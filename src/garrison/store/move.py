@@ -117,8 +117,17 @@ def move(path_or_url: str | Path, url: str, progress: Progress) -> Moved:
                 raise GarrisonError("does_not_fit", f"PostgreSQL refused what was copied: {state}") from None
 
 
+def is_moved(path_or_url: str | Path) -> bool:
+    """Say whether the contents of this file went to another store. Raises StoreError."""
+    found = current(sqlite_path(path_or_url))
+    return found is not None and found.endswith(MOVED)
+
+
 def undo(path_or_url: str | Path) -> bool:
-    """Take the mark of a move back, so that the file is used again; say whether there was one. Raises StoreError."""
+    """Take the mark of a move back, so that the file is used again; say whether there was one. Raises StoreError.
+
+    What it lets in is to be ended before (`identity/restored.py`): the other store has ended some of it since.
+    """
     path = sqlite_path(path_or_url)
     found = current(path)
     if found is None or not found.endswith(MOVED):

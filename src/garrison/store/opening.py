@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from garrison.core.errors import StoreError
 from garrison.store import sqlite
 from garrison.store.database import Database
 
@@ -49,7 +50,10 @@ def write_once(address: str | Path, work: Callable[[Connection], T], *, wait_s: 
         return sqlite.write_once(address, work, wait_s=wait_s)
     from garrison.store.postgresql import run_once
 
-    return run_once(str(address), work, wait_s=wait_s)
+    try:
+        return run_once(str(address), work, wait_s=wait_s)
+    except StoreError as error:
+        raise StoreError(error.code, f"{shown(address)}: {error.detail}") from error
 
 
 def has_driver(address: str) -> bool:

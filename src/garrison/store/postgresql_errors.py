@@ -36,6 +36,14 @@ _SENTENCES = {
 }
 
 
+def _reason(error: BaseException) -> str:
+    """Return what people can mend: a file, a host, TLS. Nothing of it holds a password, or it is left out."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(str(error).split())
+    return text if text and "://" not in text and "@" not in text else type(error).__name__
+
+
 _LOST = frozenset({"57P01", "57P02", "57P03"})
 """The server is shutting down, has crashed, or is starting."""
 
@@ -62,6 +70,6 @@ def store_error_of(error: BaseException) -> StoreError | None:
         reason = _REASONS.get(state[:2], "") if code == "store_unavailable" else ""
         return StoreError(code, f"{_SENTENCES[code]}: {reason} ({state})" if reason else _SENTENCES[code])
     if isinstance(original, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        reason = getattr(original, "strerror", None) or type(original).__name__
+        reason = _reason(original)
         return StoreError("store_unavailable", f"{_SENTENCES['store_unavailable']}: {reason}")
     return None

@@ -21,6 +21,17 @@ _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "v
 _SESSION_ATTRIBUTES = frozenset({"any", "read-write", "read-only", "primary", "standby", "prefer-standby"})
 
 
+_OPTIONS = frozenset(
+    {
+        *("host", "port", "user", "password", "passfile", "dbname", "database", "service", "servicefile"),
+        *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
+        *("target_session_attrs", "options", "search_path"),
+    }
+)
+"""What an address may say beside: asyncpg would take any other for a setting of the server's."""
+
+
 class Link(NamedTuple):
     """A connection. `is_pooled` is true where the server's process may change between transactions."""
 
@@ -43,6 +54,7 @@ def check_address(text: str) -> None:
         or "/" in parts.path[1:]
         or _HOSTS.fullmatch(hosts) is None
         or parts.fragment
+        or not options.keys() <= _OPTIONS
         or options.get("sslmode", "prefer") not in _SSL_MODES
         or options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES
     ):

@@ -83,7 +83,7 @@ class RedisAddress:
 def check_installed() -> None:
     """Raise SettingsError where the parser is not installed."""
     if hiredis is None:
-        raise SettingsError([("GARRISON_REDIS_URL", "needs hiredis: pip install 'garrison[redis]'")])
+        raise SettingsError([("GARRISON_REDIS_URL", "needs hiredis: install Garrison with its extra, garrison[redis]")])
 
 
 def redis_address(url: str) -> RedisAddress:
@@ -315,6 +315,14 @@ class Redis:
             self._found()
 
 
+async def _said(connection: Connection, command: str, *words: str | int) -> None:
+    """Send one of the commands with which a connection begins. Raises RedisError, whose reason names the command."""
+    try:
+        await connection.call(command, *words)
+    except RedisError as error:
+        raise RedisError(f"{error.reason} at {command}") from error
+
+
 class _Keeper:
     """Keeps one connection open on one loop: a task, which ends with the loop and takes the connection along."""
 
@@ -389,9 +397,9 @@ class _Keeper:
             _, connection = await self.loop.create_connection(Connection, address.host, address.port, ssl=address.tls)
         try:
             if address.password:
-                await connection.call("AUTH", *((address.user,) if address.user else ()), address.password)
+                await _said(connection, "AUTH", *((address.user,) if address.user else ()), address.password)
             if address.database:
-                await connection.call("SELECT", address.database)
+                await _said(connection, "SELECT", address.database)
         except BaseException:
             connection.fail(RedisError("closed"))
             raise

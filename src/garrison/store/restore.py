@@ -79,7 +79,7 @@ def restoring(file: Path, database: Path, *, replace: bool) -> Iterator[Restorin
             shutil.copyfile(file, staged)
         except OSError as error:
             raise StoreError("store_unavailable", f"{file} cannot be copied: {error.strerror}") from error
-        yield Restoring(staged, database, check_copy(staged))
+        yield Restoring(staged, database, check_copy(staged, called=file))
 
 
 @contextlib.contextmanager

@@ -32,7 +32,9 @@ def check_client() -> None:
     try:
         import aiohttp  # noqa: F401 - only whether it is there
     except ImportError:
-        raise SettingsError([("GARRISON_FOREIGN_ISSUERS", "needs aiohttp: pip install 'garrison[client]'")]) from None
+        raise SettingsError(
+            [("GARRISON_FOREIGN_ISSUERS", "needs aiohttp: install Garrison with its extra, garrison[client]")]
+        ) from None
 
 
 async def fetch(url: str) -> tuple[bytes, float]:

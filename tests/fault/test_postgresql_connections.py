@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
@@ -21,6 +22,7 @@ from garrison.store.postgresql_aside import COLD_S
 from garrison.store.postgresql_link import CONNECT_S
 from garrison.store.worker import PATIENCE_S
 from tests.fault.proxy import BLACK_HOLE, DROP, HALF_OPEN, PASS, Fault, FaultProxy, delay, reset, truncate
+from tests.store.pooler import pooler, turn
 from tests.store.private_postgresql import PrivatePostgreSQL
 
 pytestmark = pytest.mark.anyio
@@ -221,3 +223,41 @@ async def test_a_node_that_is_frozen_in_a_write_keeps_nobody_else_from_writing(t
         node.wait()
         await store.close()
     assert IDLE_S / 2 < took_s < LOCK_S, "it did wait for the other, and not for ever"
+
+
+async def test_a_standby_is_no_store_behind_a_pooler_either_and_who_took_over_is_another_history(
+    postgresql: PrivatePostgreSQL, tmp_path: Path
+) -> None:
+    """What was revoked on the primary reaches it late or never, and the log it goes on with may be shorter."""
+    await postgresql.execute("CREATE DATABASE followed")
+    for statement in ("CREATE TABLE kept (n int)", "CREATE TABLE changes (position bigint)"):
+        await postgresql.execute(statement, "followed")
+    with (
+        postgresql.standby(synchronous=False) as standby,
+        pooler(postgresql.url("followed"), tmp_path, connections=3) as pooled,
+    ):
+        await standby.execute("SELECT pg_wal_replay_pause()")
+        await postgresql.execute("INSERT INTO kept VALUES (1)", "followed")
+
+        alone = open_postgresql(standby.url("followed"))
+        assert (await took(cold(alone)))[0] == "store_unavailable"
+        assert (await took(alone.read(count)))[0] == "store_unavailable"
+        first = f"127.0.0.1:{standby.port},127.0.0.1:{postgresql.port}"
+        several = open_postgresql(f"postgresql://postgres@{first}/followed")
+        assert await cold(several) == await several.read(count) == 1, "the one that is no standby is found"
+
+        behind = open_postgresql(pooled)
+        assert await cold(behind) == 1
+        await asyncio.to_thread(turn, pooled, tmp_path, standby.url())
+        assert (await took(cold(behind)))[0] == "store_unavailable", "the pooler turned to the standby"
+        await asyncio.to_thread(turn, pooled, tmp_path, postgresql.url())
+        assert await cold(behind) == 1
+        history = (await behind.news()).history
+        assert (await behind.news()).history == history
+        await asyncio.to_thread(turn, pooled, tmp_path, standby.url())
+        await standby.execute("SELECT pg_wal_replay_resume()")
+        await asyncio.to_thread(standby.promote)
+        assert (await behind.news()).history != history
+        for store in (alone, several, behind):
+            await store.close()
+    await postgresql.execute("DROP DATABASE followed WITH (FORCE)")

@@ -1,5 +1,6 @@
 """A PgBouncer of a test's own in transaction mode: after each transaction the server's process may be another one."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 
@@ -29,7 +31,7 @@ def pooler(address: str, directory: Path, *, connections: int) -> Iterator[str]:
     settings.write_text(
         f"[databases]\n* = host={parts.hostname} port={parts.port or 5432}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
+        f"auth_type = trust\nauth_file = {users}\nadmin_users = {parts.username}\npool_mode = transaction\n"
         f"default_pool_size = {connections}\nmax_client_conn = 200\nignore_startup_parameters = extra_float_digits\n"
     )
     command = [program, str(settings)]
@@ -55,3 +57,21 @@ def pooler(address: str, directory: Path, *, connections: int) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+def turn(pooled: str, directory: Path, address: str) -> None:
+    """Let the pooler at this address, whose files are in `directory`, turn to another server: no client is cut off."""
+    old, new = urlsplit(pooled), urlsplit(address)
+    settings = directory / "pgbouncer.ini"
+    lines = settings.read_text().splitlines()
+    lines[1] = f"* = host={new.hostname} port={new.port or 5432}"
+    settings.write_text("\n".join(lines) + "\n")
+
+    async def reload() -> None:
+        connection = await asyncpg.connect(old._replace(path="/pgbouncer").geturl(), timeout=5)
+        try:
+            await connection.execute("RELOAD")
+        finally:
+            connection.terminate()
+
+    asyncio.run(reload())

@@ -72,6 +72,7 @@ def test_addresses() -> None:
         *("", "sqlite:///x.db", "postgresql://", "postgresql://h", "postgresql://h/", "mysql://h/d"),
         *("postgresql://h/d/e", "postgresql://a:b/c@h/d", "postgresql://h:port/d", "postgresql://h/d?sslmode=on"),
         *("postgresql://h/d?target_session_attrs=writable", "postgresql://h/d#x"),
+        *(f"postgresql://h/d?target_session_attrs={lags}" for lags in ("standby", "prefer-standby", "read-only")),
     ):
         with pytest.raises(ValueError, match="write postgresql://"):
             check_address(wrong)

@@ -39,7 +39,11 @@ _HEARTBEAT_S = 15.0
 """How often a connection that only listens is asked whether it still lives."""
 _RETRY_S = 0.1
 _RETRY_MOST_S = 2.0
-_NEWS = "SELECT extract(epoch FROM clock_timestamp())::float8, (SELECT coalesce(max(position), 0) FROM changes)"
+_NEWS = (
+    "SELECT extract(epoch FROM clock_timestamp())::float8, (SELECT coalesce(max(position), 0) FROM changes),"
+    " pg_postmaster_start_time()"
+)
+"""When it was started tells one server from another: behind a pooler no connection is lost when one takes over."""
 _PLACE = re.compile(r"\?")
 
 
@@ -51,13 +55,18 @@ class Aside:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._started_at: Any = None
+        """When the server was started that told the last news."""
         self._reader = _ColdReader(servers)
         self._listener = _Listener(servers)
         self._listening: asyncio.Task[None] | None = None
 
     async def news(self) -> News:
         """See `Database.news`."""
-        [(at_s, position)] = await self.ask(_NEWS, ())
+        [(at_s, position, started_at)] = await self.ask(_NEWS, ())
+        if self._started_at not in (None, started_at):
+            self._reader.history += 1
+        self._started_at = started_at
         return News(position, self._reader.history, at_s)
 
     def ask(self, sql: str, parameters: tuple[Any, ...]) -> Awaitable[Rows]:
@@ -113,8 +122,12 @@ class _Reader:
 
     async def fetch(self, sql: str, parameters: tuple[Any, ...]) -> Rows:
         if self._is_pooled:
-            async with self.connection.transaction(readonly=True):
-                return [tuple(record) for record in await self.connection.fetch(sql, *parameters)]
+            await self.connection.execute(
+                "BEGIN READ WRITE"
+            )  # which a standby refuses: a pooler may have turned to one
+            found = await self.connection.fetch(sql, *parameters)
+            await self.connection.execute("COMMIT")
+            return [tuple(record) for record in found]
         statement = self._prepared.get(sql)
         if statement is None:
             statement = self._prepared[sql] = await self.connection.prepare(sql)
@@ -132,7 +145,7 @@ class _ColdReader:
         self._failing_since: float | None = None
         self._texts: dict[str, str] = {}
         self.history = 1
-        """Another one once connections were lost: the server may have gone back to an earlier state."""
+        """Another one once connections were lost or the server is another: it may be in an earlier state."""
 
     async def ask(self, sql: str, parameters: tuple[Any, ...]) -> Rows:
         text = self._texts.get(sql)

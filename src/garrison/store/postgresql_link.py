@@ -18,7 +18,8 @@ CONNECT_S = 5.0
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
-_SESSION_ATTRIBUTES = frozenset({"any", "read-write", "read-only", "primary", "standby", "prefer-standby"})
+_SESSION_ATTRIBUTES = frozenset({"any", "read-write", "primary"})
+"""What the address may want. A store that cannot be written to is none, and a standby lags behind with revocations."""
 
 
 _OPTIONS = frozenset(
@@ -63,16 +64,10 @@ def check_address(text: str) -> None:
 
 async def connect(servers: Servers, *, command_s: float) -> Link:
     """Open a connection; `command_s` is the time-out of each statement. Raises asyncpg's errors and OSError."""
-    connection = await servers.connect(
+    connection, answering = await servers.connect(
         timeout_s=CONNECT_S,
         command_timeout=command_s,
         statement_cache_size=0,  # who prepares what, and under which name, is said by those who ask
         server_settings={"application_name": "garrison"},
     )
-    try:
-        async with connection.transaction():
-            answering = await connection.fetchval("SELECT pg_backend_pid()")
-    except BaseException:
-        connection.terminate()
-        raise
     return Link(connection, is_pooled=answering != connection.get_server_pid())

@@ -2,7 +2,8 @@
 
 asyncpg tries several hosts in order within *one* time-out: a first one that answers nothing (its machine is gone, a
 firewall drops) uses it up, and the standby that took over is never asked. Here each host has a time of its own, and
-the next connection begins where the last one was had. What is wanted, `target_session_attrs` of the address says.
+the next connection begins where the last one was had. What is wanted, `target_session_attrs` of the address says; and
+never a standby: what was revoked on the primary may reach it late, or never.
 """
 
 from typing import Any
@@ -24,17 +25,20 @@ class Servers:
         self._hosts = _several_hosts(address)
         self._first = 0
 
-    async def connect(self, *, timeout_s: float, **options: Any) -> asyncpg.Connection:
-        """Connect within `timeout_s`, with asyncpg's `options`. Raises asyncpg's errors and OSError."""
+    async def connect(self, *, timeout_s: float, **options: Any) -> tuple[asyncpg.Connection, int]:
+        """Connect to a primary within `timeout_s`, with asyncpg's `options`; return the id of the process that answers.
+
+        Raises asyncpg's errors and OSError.
+        """
         if not self._hosts:
-            return await asyncpg.connect(self._address, timeout=timeout_s, **options)
+            return await _connected(self._address, timeout=timeout_s, **options)
         failure: Exception | None = None
         for _ in self._hosts:
             place = self._first % len(self._hosts)
             host, port = self._hosts[place]
             self._first = place + 1  # also where this is cancelled
             try:
-                connection = await asyncpg.connect(
+                connected = await _connected(
                     self._address, host=host, port=port, timeout=min(timeout_s, HOST_S), **options
                 )
             except Exception as error:
@@ -43,8 +47,22 @@ class Servers:
                 failure = error
                 continue
             self._first = place
-            return connection
+            return connected
         raise failure or TimeoutError
+
+
+async def _connected(address: str, **options: Any) -> tuple[asyncpg.Connection, int]:
+    """Connect, and look at whom; in a transaction, since behind a pooler two statements may have two servers."""
+    connection = await asyncpg.connect(address, **options)
+    try:
+        async with connection.transaction():
+            answering, is_standby = await connection.fetchrow("SELECT pg_backend_pid(), pg_is_in_recovery()")
+        if is_standby:
+            raise asyncpg.TargetServerAttributeNotMatched("a standby")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection, answering
 
 
 def _several_hosts(address: str) -> tuple[tuple[str, int | None], ...]:
@@ -52,7 +70,7 @@ def _several_hosts(address: str) -> tuple[tuple[str, int | None], ...]:
     parts = urlsplit(address)
     options = parse_qs(parts.query)
     hosts = parts.netloc.rpartition("@")[2].split(",")
-    if len(hosts) < 2 or "host" in options or options.get("target_session_attrs") == ["prefer-standby"]:
+    if len(hosts) < 2 or "host" in options:
         return ()
     return tuple(_host_and_port(host) for host in hosts)
 

@@ -18,7 +18,7 @@ BIN := .venv/bin
 # A .venv that is there looks after itself, quickly; `make setup PYTHON=…` chooses another interpreter.
 INSTALLER := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
 SOURCES := $(wildcard src tests examples bench requirements)
-PYTEST := $(BIN)/python -m pytest -rs
+PYTEST := $(BIN)/python -m pytest -rfEs
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help

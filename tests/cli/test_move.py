@@ -117,7 +117,7 @@ def test_a_move_can_be_undone_and_done_again(directory: Path, url: str) -> None:
     assert undone.exit_code == 0, undone.stderr
     assert current(directory / DATABASE) == HEAD
     assert json.loads(undone.stdout)["clients_disabled"] == [client["client_id"]], "it may have been ended there since"
-    assert not json.loads(command(directory, "client", "list", "--json").stdout)["items"][0]["enabled"]
+    assert json.loads(command(directory, "client", "list", "--json").stdout)["items"][0]["status"] != "active"
     again = command(directory, "move", url)
     assert (again.exit_code, "holds data already, in accounts" in again.stderr) == (1, True)
     assert current(directory / DATABASE) == HEAD

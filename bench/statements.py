@@ -220,6 +220,7 @@ def cold(people: Population, *, kid: str) -> Sequence[Statement]:
     session, account = people.session_id(3), people.account_id(7)
     asked: dict[str, tuple[Any, ...]] = {
         of_sessions.COLD_READ: (bytes(32),),
+        of_sessions.COLD_READ_BY_ID: (session,),
         of_tokens.ACCESS_READ: (kid, session),
         of_keys.KEY_READ: (bytes(32),) * 3,
         of_clients.CLIENT_READ: (kid, "jti", people.client_id(1)),

@@ -253,6 +253,25 @@ def test_writes_that_wait_hold_up_no_news(tmp_path: Path, postgresql: PrivatePos
             holder.join()
 
 
+def test_however_often_it_is_asked_whether_it_is_ready_the_store_is_not(
+    tmp_path: Path, postgresql: PrivatePostgreSQL, url: str
+) -> None:
+    """Readiness is asked without credentials and without limits, by balancers and whoever else can reach it."""
+    name = url.rpartition("/")[2]
+    count = f"SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'"
+    asked = 1000
+    with serving(tmp_path, url) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
+        time.sleep(1.5)  # PostgreSQL counts once a second
+        before, began = int(asyncio.run(postgresql.execute(count))), time.monotonic()
+        for _ in range(asked):
+            assert client.get("/health/ready").status_code == 200
+        took_s = time.monotonic() - began
+        time.sleep(1.5)
+        transactions = int(asyncio.run(postgresql.execute(count))) - before
+    print(f"{asked} asked in {took_s:.2f} s: {transactions} transactions, the poll's among them", file=sys.stderr)
+    assert transactions < asked / 2
+
+
 def disable(directory: Path, url: str, email: str) -> None:
     """Disable an account by command, on a way of its own to the store."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **CHEAP, "GARRISON_DATABASE_URL": url}

@@ -11,6 +11,7 @@ from garrison.store import log
 from garrison.store.database import Database
 from garrison.store.migrate import HEAD, current, upgrade
 from garrison.store.postgresql import open_postgresql
+from garrison.store.postgresql_aside import MOST_CONNECTIONS
 from garrison.store.postgresql_link import check_address
 from tests.store.conftest import OpenStore
 from tests.store.contract import DatabaseContract, claim, cold, count, news
@@ -211,3 +212,15 @@ async def test_an_asker_who_leaves_costs_no_connection(open_store: OpenStore) ->
         store, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid = ?", (process,)
     )
     assert found == [(1,)]
+
+
+async def test_however_many_ask_the_log_is_read_and_news_are_heard(open_store: OpenStore) -> None:
+    """A flood of unknown credentials must not make this process deaf: all that it knows would become cold as well."""
+    store = open_store()
+    assert (await news(store)).state == 0
+    flood = [asyncio.ensure_future(cold(store, "SELECT pg_sleep(0.8)", ())) for _ in range(4 * MOST_CONNECTIONS)]
+    await asyncio.sleep(0)
+    assert (await news(store)).state == 0
+    assert await cold(store, log.READ_AFTER, (0, 10)) == []
+    assert not any(one.done() for one in flood)
+    await asyncio.gather(*flood, return_exceptions=True)

@@ -4,6 +4,9 @@ Of its own, so that any number of event loops may ask (a test client has a new o
 up. A connection that was lost while it lay idle costs its asker nothing: reads are asked once more on a new one.
 They change nothing, so they are tried again until their time is over: a restart is waited out. Once the server has
 been away for longer than that, nobody waits for it any more.
+
+The log has a connection of its own: however many ask for credentials that nobody knows, this process goes on hearing
+what was revoked, and serves those that it knows.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 from garrison.core.errors import StoreError
 from garrison.store.database import News, Rows
-from garrison.store.log import CHANNEL
+from garrison.store.log import CHANNEL, LAST_POSITION, POSITION_BEFORE, READ_AFTER
 from garrison.store.postgresql_errors import is_lost, store_error_of
 from garrison.store.postgresql_link import CONNECT_S, Link, connect
 from garrison.store.postgresql_servers import Servers
@@ -33,7 +36,8 @@ _PAUSE_S, _PAUSE_MOST_S = 0.02, 0.25
 """Between tries of a cold read, twice as long each time, and shortened at random."""
 _PASSING = frozenset({"store_unavailable", "store_busy"})
 """Outages that another try may find over."""
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS = 7
+"""For cold reads; one more is for the log alone."""
 MOST_WAITING = 1024
 _HEARTBEAT_S = 15.0
 """How often a connection that only listens is asked whether it still lives."""
@@ -44,6 +48,7 @@ _NEWS = (
     " pg_postmaster_start_time()"
 )
 """When it was started tells one server from another: behind a pooler no connection is lost when one takes over."""
+_OF_LOG = frozenset({_NEWS, READ_AFTER, LAST_POSITION, POSITION_BEFORE})
 _PLACE = re.compile(r"\?")
 
 
@@ -56,8 +61,10 @@ class Aside:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._started_at: Any = None
-        """When the server was started that told the last news."""
-        self._reader = _ColdReader(servers)
+        """When the server was started that told the last news; `_others`: how often it was another one."""
+        self._reader = _ColdReader(servers, most_connections=MOST_CONNECTIONS)
+        self._log_reader = _ColdReader(servers, most_connections=1)
+        self._others = 1
         self._listener = _Listener(servers)
         self._listening: asyncio.Task[None] | None = None
 
@@ -65,13 +72,14 @@ class Aside:
         """See `Database.news`."""
         [(at_s, position, started_at)] = await self.ask(_NEWS, ())
         if self._started_at not in (None, started_at):
-            self._reader.history += 1
+            self._others += 1
         self._started_at = started_at
-        return News(position, self._reader.history, at_s)
+        return News(position, self._others + self._reader.losses + self._log_reader.losses, at_s)
 
     def ask(self, sql: str, parameters: tuple[Any, ...]) -> Awaitable[Rows]:
         """Return an awaitable of the rows. Raises StoreError where the store is closed."""
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._reader.ask(sql, parameters), self._started()))
+        reader = self._log_reader if sql in _OF_LOG else self._reader
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reader.ask(sql, parameters), self._started()))
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Call `wake`, on this thread, at news, and whenever some may have been missed."""
@@ -111,6 +119,7 @@ class Aside:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._reader.close()
+        await self._log_reader.close()
 
 
 class _Reader:
@@ -137,15 +146,15 @@ class _Reader:
 class _ColdReader:
     """Connections that lie idle, the last used first; at most so many at once."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, *, most_connections: int) -> None:
         self._servers = servers
         self._idle: list[_Reader] = []
-        self._places = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._places = asyncio.Semaphore(most_connections)
         self._waiting = 0
         self._failing_since: float | None = None
         self._texts: dict[str, str] = {}
-        self.history = 1
-        """Another one once connections were lost or the server is another: it may be in an earlier state."""
+        self.losses = 0
+        """Of connections: after one the server may have gone back to an earlier state."""
 
     async def ask(self, sql: str, parameters: tuple[Any, ...]) -> Rows:
         text = self._texts.get(sql)
@@ -212,7 +221,7 @@ class _ColdReader:
         except BaseException as error:
             reader.connection.terminate()
             if is_lost(error):
-                self.history += 1
+                self.losses += 1
             raise
         self._idle.append(reader)
         return rows

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from garrison.serve.review import NO_PROXY, SIGN_UP_TELLS, review_environment, review_of
+from garrison.serve.review import NO_PROXY, PLAIN_STORE, SIGN_UP_TELLS, review_environment, review_of
 from garrison.serve.settings import Settings
 
 PRODUCTION = {"env": "production", "secret": "s" * 40, "issuer": "https://api.example.com"}
@@ -15,9 +15,19 @@ PRODUCTION = {"env": "production", "secret": "s" * 40, "issuer": "https://api.ex
     [
         ({"email_verification": "optional"}, (SIGN_UP_TELLS, NO_PROXY)),
         ({"email_verification": "optional", "trusted_proxies": "10.0.0.0/8"}, (SIGN_UP_TELLS,)),
+        *(
+            ({"email_verification": "optional", "trusted_proxies": "10.0.0.0/8", "database_url": url}, expected)
+            for url, expected in (
+                ("postgresql://db/garrison", (SIGN_UP_TELLS, PLAIN_STORE)),
+                ("postgresql://u:p@localhost,db:5433/garrison?sslmode=require", (SIGN_UP_TELLS, PLAIN_STORE)),
+                ("postgresql://db/garrison?sslmode=verify-full", (SIGN_UP_TELLS,)),
+                ("postgresql://[::1]:5432/garrison", (SIGN_UP_TELLS,)),
+                ("postgresql:///garrison?host=/run/postgresql", (SIGN_UP_TELLS,)),
+            )
+        ),
     ],
 )
-def test_production_without_a_proxy_is_noted_from_code_and_environment(
+def test_what_production_lacks_is_noted_from_code_and_environment(
     tmp_path: Path, more: dict[str, str], expected: tuple[str, ...]
 ) -> None:
     values = {**PRODUCTION, **more}

@@ -11,6 +11,7 @@ from pathlib import Path
 from garrison.core.errors import SettingsError
 from garrison.core.sealing import MIN_SECRET_BYTES
 from garrison.serve.settings import Settings, load_settings, written_settings
+from garrison.store.opening import may_be_read_on_the_way
 
 _NEEDED = {
     "GARRISON_SECRET": "-" * MIN_SECRET_BYTES,
@@ -21,6 +22,8 @@ _NEEDED = {
 
 SIGN_UP_TELLS = "EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken"
 NO_PROXY = "TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES, or every request is redirected"
+
+PLAIN_STORE = "DATABASE_URL goes to another machine without sslmode=verify-full: who is between may read and change it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,16 @@ class Review:
     """In production a sign-in right after a sign-up tells whether an address was taken."""
     problems: tuple[tuple[str, str], ...] = ()
     absent: tuple[str, ...] = ()
+    is_plain: bool = False
+    """The database is on another machine, and TLS is not demanded on the way."""
     has_proxy: bool = True
     """Where production says which proxies it trusts; `garrison serve` itself speaks plain http."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing of production, at start and in a review."""
-        return (*((SIGN_UP_TELLS,) if self.tells else ()), *(() if self.has_proxy else (NO_PROXY,)))
+        found = ((self.tells, SIGN_UP_TELLS), (not self.has_proxy, NO_PROXY), (self.is_plain, PLAIN_STORE))
+        return tuple(note for is_so, note in found if is_so)
 
 
 def review_of(settings: Settings) -> Review:
@@ -48,7 +54,8 @@ def review_of(settings: Settings) -> Review:
     production = not settings.development
     tells = production and settings.email_verification == "optional"
     has_proxy = not production or bool(settings.trusted_proxies)
-    return Review(settings.development, production, tells, has_proxy=has_proxy)
+    is_plain = production and may_be_read_on_the_way(settings.store_address)
+    return Review(settings.development, production, tells, has_proxy=has_proxy, is_plain=is_plain)
 
 
 def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
@@ -64,4 +71,5 @@ def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
         problems = error.problems
     tells = production and named.get("GARRISON_EMAIL_VERIFICATION") == "optional"
     has_proxy = not production or bool(named.get("GARRISON_TRUSTED_PROXIES"))
-    return Review(env == "development", production, tells, problems, absent, has_proxy)
+    is_plain = production and may_be_read_on_the_way(named.get("GARRISON_DATABASE_URL", ""))
+    return Review(env == "development", production, tells, problems, absent, has_proxy=has_proxy, is_plain=is_plain)

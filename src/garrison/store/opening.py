@@ -6,10 +6,12 @@ Where SQLite is the store, asyncpg need not be installed: it is imported when an
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Connection
 
 from garrison.core.errors import StoreError
+from garrison.core.network import is_loopback
 from garrison.store import sqlite
 from garrison.store.database import Database
 
@@ -73,6 +75,16 @@ def shown(address: str | Path) -> str:
         return str(sqlite.sqlite_path(address))
     rest = str(address).partition("://")[2].partition("?")[0]
     return f"postgresql://{rest.rpartition('@')[2]}"
+
+
+def may_be_read_on_the_way(address: str | Path) -> bool:
+    """Say whether the address goes to another machine without demanding TLS of whom it asked for."""
+    if not is_postgresql(address):
+        return False
+    parts = urlsplit(str(address))
+    hosts = [urlsplit(f"//{host}").hostname or "" for host in parts.netloc.rpartition("@")[2].split(",")]
+    is_near = all(not host or host == "localhost" or is_loopback(host) for host in hosts)
+    return not is_near and parse_qs(parts.query).get("sslmode", [""])[-1] not in ("verify-ca", "verify-full")
 
 
 def is_there(address: str | Path) -> bool:

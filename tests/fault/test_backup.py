@@ -23,7 +23,7 @@ from tests.stores import needs_sqlite_file
 
 pytestmark = needs_sqlite_file
 
-COPIES = int(os.environ.get("BACKUP_N", "8"))
+COPIES = int(os.environ.get("BACKUP_N", "4"))
 CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 
 

@@ -25,11 +25,11 @@ from tests.fault.forked import ForkedServer
 from tests.fault.ledger import APP, Person, Refused
 from tests.process.server import GARRISON, RAISED, ROOT
 
-KILLS = int(os.environ.get("FAULT_N", "10"))
+KILLS = int(os.environ.get("FAULT_N", "5"))
 SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(1 << 32))))
 PEOPLE = 3
-ROTATE_EVERY = 10
-"""Every tenth time a command that rotates keys is started, and killed, beside the server."""
+ROTATE_EVERY = 5
+"""Every fifth time a command that rotates keys is started, and killed, beside the server."""
 CHEAP = {
     **RAISED,
     "GARRISON_PASSWORD_COST": "m=64,t=1,p=1",

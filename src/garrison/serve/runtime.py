@@ -140,6 +140,7 @@ class Runtime:
         self._written_at = self._clock.boot()
         self._swept_at = self._clock.boot()
         self._closed = False
+        self._tasks: list[asyncio.Task[None]] = []
         self._told_again_at: dict[str, float] = {}
         """Work that fails → boot time at which to say so again."""
         self._reads = True
@@ -190,7 +191,7 @@ class Runtime:
         self._database.listen(wake)
         if self._told is not None:
             await self._told.listen(news.set, wait_s=ANSWER_S)
-        tasks = [
+        self._tasks = [
             asyncio.create_task(self._hear(news), name="garrison news"),
             asyncio.create_task(self._keep_house(), name="garrison background"),
         ]
@@ -198,16 +199,23 @@ class Runtime:
         try:
             yield
         finally:
-            self.has_background = False
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """End the background work; safe to repeat."""
+        self.has_background = False
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """Write what is pending, end the pool, let go of the store; safe to repeat."""
         if self._closed:
             return
         self._closed = True
+        if all(task.get_loop() is asyncio.get_running_loop() for task in self._tasks):
+            await self._rest()  # before the server is told that all is done, for then it ends whatever still runs
         with contextlib.suppress(StoreError):
             await self._identity.cache.flush(self._clock.now(), force=True)
             await self._identity.tokens.flush()

@@ -4,12 +4,14 @@ import asyncio
 import atexit
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
 import pytest
 
+from garrison.store.database import Database
+from garrison.store.postgresql import open_postgresql
 from tests.store.private_postgresql import PrivatePostgreSQL
 
 ADDRESS = os.environ.get("GARRISON_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
@@ -71,3 +73,17 @@ def empty(address: str) -> None:
             await connection.close()
 
     asyncio.run(truncate())
+
+
+@contextmanager
+def stores(address: str) -> Iterator[Callable[[], Database]]:
+    """Give what opens one more store at this address; close them all afterwards."""
+    opened: list[Database] = []
+
+    def open_one() -> Database:
+        opened.append(open_postgresql(address))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        asyncio.run(store.close())

@@ -8,11 +8,10 @@ from sqlalchemy import text
 
 from garrison.store.database import Database
 from garrison.store.migrate import HEAD, current, upgrade
-from garrison.store.postgresql import open_postgresql
 from tests.store.conftest import OpenStore
 from tests.store.contract import DatabaseContract, cold
 from tests.store.pooler import pooler
-from tests.store.postgresql import database, empty
+from tests.store.postgresql import database, empty, stores
 from tests.store.table_contracts import CountersContract
 
 pytestmark = pytest.mark.anyio
@@ -28,16 +27,9 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def open_store(pooled: str) -> Iterator[OpenStore]:
-    opened: list[Database] = []
-
-    def open_one() -> Database:
-        opened.append(open_postgresql(pooled))
-        return opened[-1]
-
     empty(pooled)
-    yield open_one
-    for store in opened:
-        asyncio.run(store.close())
+    with stores(pooled) as open_one:
+        yield open_one
 
 
 class TestDatabase(DatabaseContract):

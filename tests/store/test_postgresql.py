@@ -8,14 +8,13 @@ import pytest
 
 from garrison.core.errors import StoreError
 from garrison.store import log
-from garrison.store.database import Database
 from garrison.store.migrate import HEAD, current, upgrade
 from garrison.store.postgresql import open_postgresql
 from garrison.store.postgresql_aside import MOST_CONNECTIONS
 from garrison.store.postgresql_link import check_address
 from tests.store.conftest import OpenStore
 from tests.store.contract import DatabaseContract, claim, cold, count, news
-from tests.store.postgresql import database, empty, server
+from tests.store.postgresql import database, empty, server, stores
 from tests.store.table_contracts import CountersContract, TablesContract
 
 pytestmark = pytest.mark.anyio
@@ -38,15 +37,8 @@ def url(migrated: str) -> str:
 
 @pytest.fixture
 def open_store(url: str) -> Iterator[OpenStore]:
-    opened: list[Database] = []
-
-    def open_one() -> Database:
-        opened.append(open_postgresql(url))
-        return opened[-1]
-
-    yield open_one
-    for store in opened:
-        asyncio.run(store.close())
+    with stores(url) as open_one:
+        yield open_one
 
 
 class TestDatabase(DatabaseContract):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from bench.redis_server import RedisServer
-from garrison.store.redis import redis_address
 from garrison.store.redis_news import CHANNEL, RedisNews
 from tests.store.redis_rig import Watched, private_redis
 
@@ -33,7 +32,7 @@ async def woken(event: asyncio.Event) -> None:
 async def test_who_listens_is_woken_by_others_and_after_an_outage(redis: RedisServer) -> None:
     sender = Watched(redis.url)
     await sender.opened()
-    here, there = (RedisNews(redis_address(redis.url), sender) for _ in range(2))
+    here, there = (RedisNews(sender) for _ in range(2))
     event, other = asyncio.Event(), asyncio.Event()
     await here.listen(event.set, wait_s=5.0)
     await there.listen(other.set, wait_s=5.0)
@@ -64,9 +63,9 @@ async def test_who_listens_is_woken_by_others_and_after_an_outage(redis: RedisSe
 
 
 async def test_telling_without_a_connection_is_no_error(redis: RedisServer) -> None:
-    news = RedisNews(redis_address(redis.url), Watched(redis.url))
+    news = RedisNews(Watched(redis.url))
     news.tell()
 
 
 def test_telling_without_a_loop_is_no_error(redis: RedisServer) -> None:
-    RedisNews(redis_address(redis.url), Watched(redis.url)).tell()
+    RedisNews(Watched(redis.url)).tell()

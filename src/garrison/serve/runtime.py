@@ -370,7 +370,7 @@ class _Opening:
         store = Store(settings)
         streams = Streams(store.view)
         shared = _shared_limits(settings, store)
-        told = _news(settings, shared)
+        told = None if shared is None else RedisNews(shared.redis)
         identity = wire_identity(
             store.database,
             store.clock,
@@ -463,11 +463,6 @@ class _Opening:
 def _shared_limits(settings: Settings, store: Store) -> SharedLimits | None:
     address = settings.redis_address()
     return None if address is None else SharedLimits(address, store.sealer, lease=settings.limit_lease)
-
-
-def _news(settings: Settings, shared: SharedLimits | None) -> RedisNews | None:
-    address = settings.redis_address()
-    return None if address is None or shared is None else RedisNews(address, shared.redis)
 
 
 def _kept_sessions(settings: Settings, shared: SharedLimits | None, store: Store) -> KeptSessions | None:

@@ -33,7 +33,7 @@ from garrison.store.database import News, Rows
 from garrison.store.per_process import PerProcess
 from garrison.store.postgresql_aside import Aside
 from garrison.store.postgresql_errors import store_error_of
-from garrison.store.postgresql_link import check_address, connect
+from garrison.store.postgresql_link import check_address, connect, end_tasks
 from garrison.store.postgresql_servers import Servers
 from garrison.store.text import refuse_unstorable
 from garrison.store.worker import Worker
@@ -164,7 +164,7 @@ class _Driver:
     def end(self) -> None:
         loop, self._loop = self._loop, None
         if loop is not None:
-            loop.run_until_complete(_end_tasks())
+            loop.run_until_complete(end_tasks())
             loop.close()
 
     def is_in_transaction(self, connection: Connection) -> bool:
@@ -197,14 +197,6 @@ class _Driver:
         event.listen(engine, "begin", on_begin)
         refuse_unstorable(engine)
         return engine
-
-
-async def _end_tasks() -> None:
-    """End what asyncpg does beside: it tries to tell a server that nobody waits for an answer any more."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _begin_write(lock_s: float, idle_s: float) -> str:

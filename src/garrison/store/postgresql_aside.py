@@ -25,7 +25,7 @@ from garrison.core.errors import StoreError
 from garrison.store.database import News, Rows
 from garrison.store.log import CHANNEL, LAST_POSITION, POSITION_BEFORE, READ_AFTER
 from garrison.store.postgresql_errors import is_lost, store_error_of
-from garrison.store.postgresql_link import CONNECT_S, Link, connect
+from garrison.store.postgresql_link import CONNECT_S, Link, connect, end_tasks
 from garrison.store.postgresql_servers import Servers
 
 COLD_S = 2.0
@@ -114,10 +114,7 @@ class Aside:
             return self._loop
 
     async def _end(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks()
         await self._reader.close()
         await self._log_reader.close()
 
@@ -131,9 +128,7 @@ class _Reader:
 
     async def fetch(self, sql: str, parameters: tuple[Any, ...]) -> Rows:
         if self._is_pooled:
-            await self.connection.execute(
-                "BEGIN READ WRITE"
-            )  # which a standby refuses: a pooler may have turned to one
+            await self.connection.execute("BEGIN READ WRITE")  # a standby, to which a pooler may have turned, refuses
             found = await self.connection.fetch(sql, *parameters)
             await self.connection.execute("COMMIT")
             return [tuple(record) for record in found]

@@ -6,6 +6,7 @@ process id that it was told when it was opened is not that of the process which 
 without a name and within the transaction that uses it, and nothing is kept.
 """
 
+import asyncio
 import re
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -20,8 +21,6 @@ _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 _SESSION_ATTRIBUTES = frozenset({"any", "read-write", "primary"})
 """What the address may want. A store that cannot be written to is none, and a standby lags behind with revocations."""
-
-
 _OPTIONS = frozenset(
     {
         *("host", "port", "user", "password", "passfile", "dbname", "database", "service", "servicefile"),
@@ -71,3 +70,11 @@ async def connect(servers: Servers, *, command_s: float) -> Link:
         server_settings={"application_name": "garrison"},
     )
     return Link(connection, is_pooled=answering != connection.get_server_pid())
+
+
+async def end_tasks() -> None:
+    """End what else runs on this loop: asyncpg tries to tell a server that nobody waits for an answer any more."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

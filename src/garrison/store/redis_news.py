@@ -6,7 +6,7 @@ behind finds it without any hint. Worth having where PostgreSQL cannot be listen
 
 from collections.abc import Callable
 
-from garrison.store.redis import Connection, Redis, RedisAddress, packed
+from garrison.store.redis import Connection, Redis, packed
 
 CHANNEL = b"garrison:news"
 
@@ -15,10 +15,10 @@ class RedisNews:
     """Hears and tells. Tells over the connection that is there for other things, since one that listens does nothing
     else."""
 
-    def __init__(self, address: RedisAddress, others: Redis) -> None:
+    def __init__(self, others: Redis) -> None:
         self._others = others
         self._wake: Callable[[], None] = _nothing
-        self._ears = Redis(address, self._check, lost=_ignore, found=_nothing)
+        self._ears = Redis(others.address, self._check, lost=_ignore, found=_nothing)
 
     def tell(self) -> None:
         """Say that the log has grown; wait for nothing."""

@@ -68,7 +68,9 @@ class AwaitedLimiter(SharedLimiter):
             import redis.asyncio
 
             address = limits.redis.address
-            limits.client = redis.asyncio.Redis(host=address.host, port=address.port).register_script(_TAKE)
+            # a connection for each call that may be on its way: its pool raises beyond its bound, which is 100
+            client = redis.asyncio.Redis(host=address.host, port=address.port, max_connections=2 * max(CONNECTIONS))
+            limits.client = client.register_script(_TAKE)
         left = await limits.client(keys=[key], args=[self._quota.interval_us, self._quota.burst_us])
         return float(left[0]) / 1e6
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.process import forks
 from tests.process.server import GARRISON, ROOT, Server, person
 
 PRODUCTION = {
@@ -33,16 +34,8 @@ UNDECIDED = DECIDED + "\n@app.delete('/forgotten/{id}')\nasync def forgotten(id:
 
 
 def run(directory: Path, *arguments: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [GARRISON, *arguments],
-        cwd=directory,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    inherited = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    return forks.run([GARRISON, *arguments], directory, {**inherited, **environment}, stdin=stdin)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.process import forks
 from tests.process.server import GARRISON, RAISED, ROOT, Server, free_port
 from tests.store.postgresql import database
 
@@ -133,8 +134,9 @@ class Nodes:
 
     def migrate(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
-        command = [GARRISON, "migrate"]
-        subprocess.run(command, cwd=self.directory, env={**inherited, **self.settings()}, check=True)
+        done = forks.run([GARRISON, "migrate"], self.directory, {**inherited, **self.settings()})
+        if done.returncode:
+            raise RuntimeError(done.stderr)
 
     def start(self, *names: str) -> None:
         """Start nodes side by side."""

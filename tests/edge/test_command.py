@@ -2,12 +2,12 @@
 
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.edge.rig import free_port
+from tests.process import forks
 from tests.process.server import GARRISON
 
 APP = """
@@ -32,15 +32,8 @@ def serve(directory: Path, app: str, port: int, workers: int) -> tuple[int, list
     """Run the command, which is expected to end by itself; return its exit code and the lines on stderr."""
     (directory / "boats.py").write_text(APP)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
-    done = subprocess.run(
-        [GARRISON, "serve", app, "--port", str(port), "--workers", str(workers)],
-        cwd=directory,
-        env=inherited,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    command = [GARRISON, "serve", app, "--port", str(port), "--workers", str(workers)]
+    done = forks.run(command, directory, inherited, timeout=30)
     return done.returncode, done.stderr.splitlines()
 
 

@@ -21,9 +21,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.fault.forked import ForkedServer
 from tests.fault.ledger import APP, Person, Refused
-from tests.process.server import GARRISON, RAISED, ROOT
+from tests.process import forks
+from tests.process.forks import Process
+from tests.process.server import GARRISON, RAISED, ROOT, Server
 
 KILLS = int(os.environ.get("FAULT_N", "5"))
 SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(1 << 32))))
@@ -43,9 +44,10 @@ class Rotation:
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self._directory = directory
+        self._said = directory / "said.json"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
         self._environment = {**inherited, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **environment}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Process | None = None
         self._took_s = 0.0
         self.acknowledged = 0
 
@@ -68,15 +70,12 @@ class Rotation:
         if process is None:
             return
         process.kill()
-        planned, _ = process.communicate(timeout=30)
-        if process.returncode != 0:
+        if process.wait(30) != 0:
             return
         self.acknowledged += 1
-        process = self._command("list")
-        listed, _ = process.communicate(timeout=30)
-        assert process.returncode == 0
-        keys = json.loads(listed)["items"]
-        signs_from = json.loads(planned)["signs_from"]
+        signs_from = json.loads(self._said.read_text())["signs_from"]
+        assert self._command("list").wait(30) == 0
+        keys = json.loads(self._said.read_text())["items"]
         begun = [key["signs_from"] for key in keys if key["state"] in ("next", "active") and key["signs_from"]]
         assert any(
             abs(_seconds(one) - _seconds(signs_from)) <= 2 or _seconds(one) < _seconds(signs_from) for one in begun
@@ -84,16 +83,10 @@ class Rotation:
         assert sum(key["state"] == "active" for key in keys) == 1
         assert sum(key["state"] == "next" for key in keys) == 1
 
-    def _command(self, verb: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [GARRISON, "keys", verb, "--json"],
-            cwd=self._directory,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
+    def _command(self, verb: str) -> Process:
+        with self._said.open("wb") as said, open(os.devnull, "r+b") as nothing:
+            files = {"stdin": nothing.fileno(), "stdout": said.fileno(), "stderr": nothing.fileno()}
+            return forks.start([GARRISON, "keys", verb, "--json"], self._directory, self._environment, **files)
 
 
 def _seconds(moment: str) -> float:
@@ -117,7 +110,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_revoked_lives_over_kills(
     dice = random.Random(SEED)
     people = [Person(f"p{number}") for number in range(PEOPLE)]
     (tmp_path / "guarded.py").write_text(APP)
-    server = ForkedServer(tmp_path, environment=environment, app="guarded:app")
+    server = Server(tmp_path, environment=environment, app="guarded:app")
     rotation = Rotation(tmp_path, environment)
     slowest_start = 0.0
     try:

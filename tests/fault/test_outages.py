@@ -11,7 +11,6 @@ import os
 import random
 import re
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -27,10 +26,10 @@ import pytest
 
 from garrison.store.postgresql import LOCK
 from garrison.store.postgresql_aside import COLD_S
-from tests.fault.forked import ForkedServer
 from tests.fault.ledger import APP, Person, Refused, bearer, check_503, lives
 from tests.fault.proxy import BLACK_HOLE, HALF_OPEN, PASS, Fault, FaultProxy
-from tests.process.server import GARRISON, RAISED, ROOT
+from tests.process import forks
+from tests.process.server import GARRISON, RAISED, ROOT, Server
 from tests.store.private_postgresql import PrivatePostgreSQL, fill, small_disk
 
 FAULTS = int(os.environ.get("FAULT_N", "30"))
@@ -44,20 +43,16 @@ CHEAP = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 
 
 @contextmanager
-def serving(directory: Path, url: str) -> Iterator[ForkedServer]:
+def serving(directory: Path, url: str) -> Iterator[Server]:
     (directory / "guarded.py").write_text(APP)
-    server = ForkedServer(directory, app="guarded:app", environment={**CHEAP, "GARRISON_DATABASE_URL": url})
-    try:
-        server.start()
+    with Server(directory, app="guarded:app", environment={**CHEAP, "GARRISON_DATABASE_URL": url}) as server:
         yield server
-    finally:
-        server.stop()
 
 
 class Load:
     """People who act all the time, and one who only shows a credential that is known already."""
 
-    def __init__(self, server: ForkedServer) -> None:
+    def __init__(self, server: Server) -> None:
         print(f"seed {SEED}; again with FAULT_SEED={SEED}", file=sys.stderr)
         self._server = server
         self._over = threading.Event()
@@ -133,7 +128,7 @@ class Load:
                 time.sleep(0.005)
 
 
-def hold(server: ForkedServer, people: list[Person]) -> None:
+def hold(server: Server, people: list[Person]) -> None:
     """Hold the ledgers against the server."""
     dice = random.Random(SEED)
     with httpx2.Client(base_url=server.url, timeout=30) as client:
@@ -275,8 +270,7 @@ def test_however_often_it_is_asked_whether_it_is_ready_the_store_is_not(
 def disable(directory: Path, url: str, email: str) -> None:
     """Disable an account by command, on a way of its own to the store."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **CHEAP, "GARRISON_DATABASE_URL": url}
-    command = [GARRISON, "account", "disable", email]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    done = forks.run([GARRISON, "account", "disable", email], directory, environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +14,11 @@ from types import TracebackType
 import httpx2
 
 from tests.ports import free_port as free_port
+from tests.process import forks
+from tests.process.forks import GARRISON as GARRISON
+from tests.process.forks import ROOT as ROOT
 from tests.stores import REDIS, STORE, store_url
 
-ROOT = Path(__file__).resolve().parents[2]
-GARRISON = str(Path(sys.executable).with_name("garrison"))
 PLENTY = "100000000/minute"
 RAISED = {
     f"GARRISON_LIMIT_{name}": PLENTY for name in ("ADDRESS", "API", "SIGN_IN", "SIGN_IN_ADDRESS", "SIGN_UP", "REFRESH")
@@ -36,7 +36,7 @@ class Server:
     workers: int = 1
     environment: Mapping[str, str] = field(default_factory=lambda: RAISED)
     port: int = 0
-    process: "subprocess.Popen[bytes] | None" = None
+    process: forks.Process | None = None
     log: Path = field(init=False)
     clients: list[httpx2.Client] = field(default_factory=list)
 
@@ -73,17 +73,12 @@ class Server:
         if not self.port:
             self.port = free_port()
         arguments = [*self.command(), "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        arguments += [self.app] if self.app else []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GARRISON_")}
         environment = {**inherited, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **self.environment}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*arguments, *([self.app] if self.app else [])],
-                cwd=self.directory,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
+        with self.log.open("ab") as log, open(os.devnull, "rb") as nothing:
+            files = {"stdin": nothing.fileno(), "stdout": log.fileno(), "stderr": log.fileno()}
+            self.process = forks.start(arguments, self.directory, environment, **files)
 
     def wait_ready(self, deadline_s: float = 60.0) -> None:
         end = time.monotonic() + deadline_s

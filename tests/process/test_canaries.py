@@ -8,10 +8,10 @@ import base64
 import json
 import os
 import re
-import subprocess
 import urllib.parse
 from pathlib import Path
 
+from tests.process import forks
 from tests.process.server import GARRISON, RAISED, Server, sign_in, sign_up
 
 APP = """
@@ -114,10 +114,8 @@ def test_no_secret_is_found_in_any_artefact(tmp_path: Path) -> None:
             issued["second refresh token"] = refreshed["refresh_token"]
             bearer = {"authorization": f"Bearer {token['access_token']}"}
             issued["api key"] = client.post("/auth/keys", json={"name": "x"}, headers=bearer).json()["key"]
-            made = subprocess.run(
-                [GARRISON, "client", "create", "--name", "x", "--audience", server.url, "--json"],
-                cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, check=True,
-            )  # fmt: skip
+            command = [GARRISON, "client", "create", "--name", "x", "--audience", server.url, "--json"]
+            made = forks.run(command, tmp_path, {**os.environ, **environment})
             machine = json.loads(made.stdout)
             issued["client secret"] = machine["client_secret"]
             fields = {"grant_type": "client_credentials", "client_id": machine["client_id"]}

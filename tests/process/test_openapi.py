@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.server import GARRISON, RAISED, ROOT, Server, sign_in, sign_up
+from tests.process import forks
+from tests.process.server import GARRISON, RAISED, Server, sign_in, sign_up
 
 SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(1 << 31))))
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -51,13 +52,7 @@ def test_documents_hold_for_somebody_signed_in(server: Server, document: str) ->
 
 
 def test_every_private_route_of_the_inventory_is_closed_to_anonymous(server: Server) -> None:
-    done = subprocess.run(
-        [GARRISON, "routes", "examples.tasks.app:app", "--json"],
-        cwd=server.directory,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=True,
-    )
+    done = forks.run([GARRISON, "routes", "examples.tasks.app:app", "--json"], server.directory, {"PATH": "/usr/bin"})
     routes = json.loads(done.stdout)["routes"]
     private = [one for one in routes if one["rule"]["access"] != "public"]
     assert len(private) >= 7

@@ -9,7 +9,6 @@ opaque cookies a retired key is forgotten seconds later; with JWTs in them it li
 import base64
 import json
 import os
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from tests.process import forks
 from tests.process.server import GARRISON, RAISED, Server, sign_in, sign_up
 from tests.process.test_workers import APP
 
@@ -190,6 +190,5 @@ def test_no_rotation_refuses_anybody(tmp_path: Path, way: str, form: str, lifeti
 
 def rotate(server: Server) -> None:
     environment = {**os.environ, **server.environment}
-    command = [GARRISON, "keys", "rotate"]
-    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, timeout=60, check=False)
+    done = forks.run([GARRISON, "keys", "rotate"], server.directory, environment)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.process.server import GARRISON, RAISED, ROOT, Server, children, person, sign_in, sign_up
+from tests.process import forks
+from tests.process.server import GARRISON, RAISED, Server, children, person, sign_in, sign_up
 
 pytestmark = pytest.mark.alone
 WORKERS = 3
@@ -99,13 +99,7 @@ def test_a_revocation_reaches_every_worker_within_the_bound(server: Server, way:
         body = {"current": "a long walk to the sea", "new": "another long walk"}
         answer = asking.post("/auth/password/change", headers=other, json=body)
     else:
-        subprocess.run(
-            [GARRISON, "account", "disable", email],
-            cwd=server.directory,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-        )
+        account(server, "disable", email)
         answer = None
     began = time.monotonic()
     assert answer is None or answer.status_code == 204, answer.text
@@ -120,13 +114,15 @@ def test_a_revocation_reaches_every_worker_within_the_bound(server: Server, way:
         assert client.get("/whoami").status_code == 401
 
 
+def account(server: Server, *arguments: str) -> None:
+    done = forks.run([GARRISON, "account", *arguments], server.directory, {"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_role_reaches_live_sessions_on_every_worker(server: Server) -> None:
     sign_up(server.client(), "role@example.com")
     workers = each_worker(server, as_bearer(server, "role@example.com"))
-    subprocess.run(
-        [GARRISON, "account", "set-role", "role@example.com", "editor"],
-        cwd=server.directory, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}, check=True, capture_output=True,
-    )  # fmt: skip
+    account(server, "set-role", "role@example.com", "editor")
     began = time.monotonic()
     for client in workers.values():
         while "editor" not in client.get("/whoami").json()["roles"]:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import secrets
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx2
 import pytest
 
+from tests.process import forks
 from tests.process.npm import installed, needs_node
 from tests.process.server import GARRISON, RAISED, Server, free_port
 from tests.providers.rig import API, CLIENT_SECRET, LANDING, Browser, Provider
@@ -145,9 +145,8 @@ def test_an_address_that_the_provider_has_not_verified_makes_no_account(place: P
     browser = place.browser()
     assert refused(place.arrives(browser, "unverified"), 403, "provider_refused")
     assert place.account(browser) is None
-    listed = subprocess.run(
-        [GARRISON, "account", "list", "--json"], cwd=place.server.directory, capture_output=True, text=True, check=True
-    )
+    listed = forks.run([GARRISON, "account", "list", "--json"], place.server.directory, {"PATH": "/usr/bin:/bin"})
+    assert listed.returncode == 0, listed.stderr
     assert "unverified" not in listed.stdout
 
 
@@ -235,14 +234,8 @@ def test_its_access_tokens_pass_where_a_scope_is_mapped_until_their_subject_is_r
 
 
 def issuer(place: Place, verb: str, subject: str) -> None:
-    done = subprocess.run(
-        [GARRISON, "issuer", verb, place.provider.issuer, subject],
-        cwd=place.server.directory,
-        env={"PATH": "/usr/bin:/bin", **place.server.environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [GARRISON, "issuer", verb, place.provider.issuer, subject]
+    done = forks.run(command, place.server.directory, {"PATH": "/usr/bin:/bin", **place.server.environment})
     assert done.returncode == 0, done.stderr
 
 

@@ -235,8 +235,9 @@ class Runtime:
         """Poll for ever, at once when woken. Nothing else is done here: a write that waits must not make us deaf."""
         while True:
             await asyncio.sleep(_WAKE_MOST_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), _POLL_EVERY_S)
+            with contextlib.suppress(TimeoutError):  # not `wait_for`: 3.11's loses a cancellation that comes with news
+                async with asyncio.timeout(_POLL_EVERY_S):
+                    await news.wait()
             news.clear()
             self._reads = await self._tried("news", self._poll)
             self._streams.sweep(self._clock.now(), trusted=self._view.is_fresh())

@@ -264,6 +264,7 @@ class _Listener:
         wake()  # of what came while nobody listened
         while not ended.is_set():
             try:
-                await asyncio.wait_for(ended.wait(), _HEARTBEAT_S)
+                async with asyncio.timeout(_HEARTBEAT_S):
+                    await ended.wait()
             except TimeoutError:
                 await connection.execute("SELECT 1")

@@ -23,10 +23,13 @@ SHOWN = {"email": "bench@example.com", "password": "a long walk to the sea"}
 _PLENTY = Limit(10**8, 60)
 
 
-def settings(directory: Path) -> Settings:
-    """Return a development server's settings with the limits raised, and hashing that costs nothing."""
+def settings(directory: Path, *, database_url: str = "") -> Settings:
+    """Return a development server's settings with the limits raised, and hashing that costs nothing.
+
+    Without an address of its own the database is in this directory.
+    """
     return Settings(
-        database_url=f"sqlite:///{directory / 'bench.db'}",
+        database_url=database_url or f"sqlite:///{directory / 'bench.db'}",
         secret="bench " * 8,
         password_cost=PasswordCost(memory_kib=64, passes=1, lanes=1),
         limit_address=_PLENTY,

@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this file is run by its name
 
 from bench import statements  # noqa: E402
+from bench.apps import guarded  # noqa: E402
+from bench.asking import receive_nothing, scope_of, settings, started  # noqa: E402
 from bench.asking import run as run_in_loop  # noqa: E402
 from bench.plans import Plan, Statement, explain_postgresql, explain_sqlite, is_list  # noqa: E402
 from bench.seed import Filled, Population, fill, say  # noqa: E402
@@ -57,11 +59,14 @@ from garrison.identity.settings import IdentitySettings, PasswordCost  # noqa: E
 from garrison.identity.tokens.authenticator import AccessTokenAuthenticator  # noqa: E402
 from garrison.identity.tokens.queries import ACCESS_READ  # noqa: E402
 from garrison.identity.tokens.service import Family  # noqa: E402
+from garrison.serve.frameworks import guard_of  # noqa: E402
+from garrison.serve.settings import Settings  # noqa: E402
 from garrison.serve.wiring import SWEPT, wire_identity  # noqa: E402
 from garrison.store.database import Database  # noqa: E402
 from garrison.store.postgresql import open_postgresql  # noqa: E402
 from garrison.store.sqlite import open_sqlite, sqlite_path  # noqa: E402
 from garrison.store.sweeper import store_sweeps, sweep_batch  # noqa: E402
+from garrison.wire.answer import Message  # noqa: E402
 from garrison.wire.call import Call  # noqa: E402
 
 GOAL_RATIO = 1.3
@@ -99,16 +104,16 @@ class Scan:
 class Side:
     """One database with the product on it."""
 
-    def __init__(self, database: Database, people: Population, seed: int) -> None:
+    def __init__(self, database: Database, people: Population, seed: int, served: Settings) -> None:
         self.people = people
         self.database = database
         self.random = random.Random(seed)
         self.clock = SystemClock()
         self.view = RevocationView(self.clock, bound_s=3600.0)
         self.view.polled(self.clock.boot())
-        sealer = Sealer([b"growth " * 5])
+        self.sealer = Sealer(served.secrets())
         self.identity = wire_identity(
-            database, self.clock, self.view, sealer, SETTINGS, lambda roles: _SCOPES, LimitTable()
+            database, self.clock, self.view, self.sealer, SETTINGS, lambda roles: _SCOPES, LimitTable()
         )
         self.by_cookie = self._one(CookieAuthenticator)
         self.by_key = self._one(KeyAuthenticator)
@@ -116,6 +121,8 @@ class Side:
         self.sign_in = next(one for one in self.identity.endpoints if one.path == "/auth/sign-in")
         self.newest: dict[int, str] = {}
         """Family → its newest refresh token, where it was rotated since."""
+        self.app = guarded("FastAPI", served)
+        """A guarded app of its own on the same database; it has to be started."""
 
     def call(self, **headers: str) -> Call:
         """Return a call with these headers, as the guard hands it to an authenticator."""
@@ -226,6 +233,40 @@ class SessionWarm(SessionCold):
         for call in calls:
             await _waited(self.side.by_cookie.check(call))
         return calls
+
+
+class RequestCold(Kind):
+    """A whole request of FastAPI in process, with a session's cookie that the guard sees for the first time."""
+
+    name = "request with a session, cold"
+
+    async def items(self, count: int) -> Sequence[Item]:
+        secrets_ = [self.side.people.session_secret(self.side.cookie_session()) for _ in range(count)]
+        for one in secrets_:
+            guard_of(self.side.app)._runtime._identity.cache.forget_one(digest(one, purpose=COOKIE_PURPOSE))
+        return [scope_of("/private", (b"cookie", f"garrison={one}".encode())) for one in dict.fromkeys(secrets_)]
+
+    async def work(self, item: Item) -> Any:
+        statuses: list[int] = []
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        await self.side.app(dict(item), receive_nothing, send)
+        return statuses == [200] or None
+
+
+class RequestWarm(RequestCold):
+    """The same a moment later."""
+
+    name = "request with a session, warm"
+
+    async def items(self, count: int) -> Sequence[Item]:
+        scopes = await super().items(count)
+        for scope in scopes:
+            await self.work(scope)
+        return scopes
 
 
 class TokenRead(Kind):
@@ -352,6 +393,8 @@ KINDS: tuple[type[Kind], ...] = (
     SessionRead,
     SessionCold,
     SessionWarm,
+    RequestCold,
+    RequestWarm,
     TokenRead,
     TokenCold,
     TokenWarm,
@@ -466,9 +509,10 @@ def warm(url: str) -> None:
 async def opened(url: str, people: Population, seed: int) -> AsyncIterator[Side]:
     """Open the product on a seeded database."""
     database: Database = open_sqlite(url) if url.startswith("sqlite") else open_postgresql(url)
-    side = Side(database, people, seed)
+    side = Side(database, people, seed, settings(Path(), database_url=url))
     try:
-        yield side
+        async with started(side.app):
+            yield side
     finally:
         side.identity.passwords.close()
         await database.close()
@@ -487,7 +531,7 @@ def grow(store: str, people: Sequence[Population], chosen: argparse.Namespace) -
         async def work() -> tuple[list[Line], list[Statement]]:
             async with opened(urls[0], people[0], 1) as small, opened(urls[1], people[1], 2) as large:
                 lines = await measure(small, large, rounds=chosen.rounds, count=chosen.count, said=say)
-                recorded = await statements.record(large.database, people[1], large.clock, SETTINGS)
+                recorded = await statements.record(large.database, people[1], large.clock, large.sealer, SETTINGS)
                 return lines, recorded
 
         lines, recorded = run_in_loop(work)

@@ -238,9 +238,10 @@ def cold(people: Population, *, kid: str) -> Sequence[Statement]:
     return [Statement(sql, parameters, "cold") for sql, parameters in asked.items()]
 
 
-async def record(database: Database, people: Population, clock: Clock, settings: IdentitySettings) -> list[Statement]:
+async def record(
+    database: Database, people: Population, clock: Clock, sealer: Sealer, settings: IdentitySettings
+) -> list[Statement]:
     """Return every statement there is, the guard's among them; the database is left as it was, but for signing keys."""
-    sealer = Sealer([b"growth " * 5])
     identity = wire_identity(
         database, clock, RevocationView(clock), sealer, settings, lambda roles: frozenset(), LimitTable()
     )

@@ -61,7 +61,7 @@ def quiet(_text: str) -> None:
 def recorded(store: Database) -> list[Statement]:
     async def work() -> list[Statement]:
         try:
-            return await statements.record(store, PEOPLE, SystemClock(), SETTINGS)
+            return await statements.record(store, PEOPLE, SystemClock(), Sealer([b"growth " * 5]), SETTINGS)
         finally:
             await store.close()
 

@@ -1,4 +1,4 @@
-"""Four nodes, started once for all of this room: that costs seconds."""
+"""Four nodes, started once for each file: idle ones would disturb what is measured after."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 from tests.deploy.nodes import Nodes, certificate, four_nodes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with four_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
         yield nodes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pem(nodes: Nodes) -> Path:
     return certificate(nodes.directory)

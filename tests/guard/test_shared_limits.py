@@ -1,6 +1,8 @@
 """Limits that all nodes share: the same in memory and in Redis, and held when Redis is away, empty or far."""
 
 import asyncio
+import gc
+import re
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,11 +20,12 @@ from garrison.core.sealing import Sealer
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.limit_table import LimitTable
 from garrison.guard.limiter import Limits, left_of
-from garrison.guard.limits import AGGREGATE_FACTOR, address_layer, api_limit_check, endpoint_limit, route_limit
+from garrison.guard.limits import AGGREGATE_FACTOR, address_layer, api_limit_check, endpoint_limit, route_limit, settled
 from garrison.guard.settings import GuardSettings
 from garrison.guard.shared_limits import SharedLimiter, SharedLimits
+from garrison.policy.rules import Rule
 from garrison.store.redis import redis_address
-from tests.guard.chained import PRODUCTION, Rig
+from tests.guard.chained import PRODUCTION, Rig, opened
 from tests.guard.test_limits import DEVELOPMENT, account, decision, make, nothing, on, route_of
 from tests.store.redis_rig import private_redis, within
 
@@ -364,6 +367,9 @@ async def test_hits_in_advance_are_for_busy_keys_and_save_questions(server: Redi
 
 async def answered(check: Any, call: Any) -> Any:
     answer = check(call)
+    if call.hits is not None:
+        assert answer is None
+        return await settled(call)
     return await answer if isinstance(answer, Awaitable) else answer
 
 
@@ -402,16 +408,8 @@ async def test_the_layers_count_in_redis_as_in_memory(server: RedisServer) -> No
 
 
 async def test_a_chain_waits_for_redis_and_refuses_by_address_and_by_principal(server: RedisServer) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
     limit = replace(PRODUCTION, limit_address=Limit(20, 3600), limit_api=Limit(4, 3600))
-    async with shared(server) as limits:
-        rig = Rig(
-            [("GET", "/open", public), ("GET", "/mine", allow(signed_in=True))], app, settings=limit, limits=limits
-        )
-        rig.person("acc_ada")
+    async with chained(server, limit, []) as rig:
         signed_in = {"authorization": "Bearer acc_ada"}
         replies = await asyncio.gather(*(rig.ask("GET", "/mine", signed_in) for _ in range(9)))
         assert sorted(reply.status for reply in replies) == [200] * 4 + [429] * 5
@@ -420,3 +418,103 @@ async def test_a_chain_waits_for_redis_and_refuses_by_address_and_by_principal(s
         replies = await asyncio.gather(*(rig.ask("GET", "/nowhere") for _ in range(20)))
         assert sorted(reply.status for reply in replies) == [404] * 11 + [429] * 9
         assert all('"address"' in reply.headers["ratelimit"] for reply in replies if reply.status == 429)
+
+
+async def ok(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def chained(server: RedisServer, limit: GuardSettings, ran: list[str]) -> AsyncIterator[Rig]:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        ran.append(scope["path"])
+        await ok(scope, receive, send)
+
+    async with shared(server) as limits:
+        mine = allow(signed_in=True)
+        rig = Rig([("GET", "/open", public), ("GET", "/mine", mine)], app, settings=limit, limits=limits)
+        rig.person("acc_ada")
+        yield rig
+
+
+def scripts_run(server: RedisServer) -> int:
+    return sum(
+        int(count) for count in re.findall(r"cmdstat_evalsha:calls=(\d+)", str(server.ask("INFO", "commandstats")))
+    )
+
+
+async def test_the_hits_of_one_request_are_asked_for_together(server: RedisServer) -> None:
+    limit = replace(PRODUCTION, limit_address=Limit(20, 3600), limit_api=Limit(20, 3600))
+    async with chained(server, limit, []) as rig:
+        assert (await rig.ask("GET", "/mine", {"authorization": "Bearer acc_ada"})).status == 200  # the script is known
+        before = scripts_run(server)
+        for number in range(1, 6):
+            reply = await rig.ask("GET", "/mine", {"authorization": "Bearer acc_ada"})
+            assert (reply.status, reply.headers["ratelimit"]) == (200, f'"api";r={19 - number}')
+            assert scripts_run(server) - before == number
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "otherwise"),
+    [
+        ("/open", {}, 200),
+        ("/mine", {"authorization": "Bearer acc_ada"}, 200),
+        ("/mine", {"authorization": "Bearer nobody"}, 401),
+        ("/mine", {}, 401),
+        ("/nowhere", {}, 404),
+    ],
+)
+async def test_who_is_over_a_limit_learns_that_and_nothing_else(
+    server: RedisServer, path: str, headers: dict[str, str], otherwise: int
+) -> None:
+    """Seen by other nodes' hits alone, so that this one has to wait for Redis to know."""
+    limit = replace(PRODUCTION, limit_address=Limit(3, 3600))
+    ran: list[str] = []
+    async with chained(server, limit, ran) as rig, chained(server, limit, []) as elsewhere:
+        assert [(await rig.ask("GET", path, headers)).status for _ in range(2)] == [otherwise] * 2
+        assert (await elsewhere.ask("GET", "/open")).status == 200
+        ran.clear()
+        reply = await rig.ask("GET", path, headers)
+        assert (reply.status, reply.code, ran) == (429, "rate_limited", [])
+        assert '"address"' in reply.headers["ratelimit"]
+
+
+@pytest.mark.parametrize("rule", [public, allow(signed_in=True)])
+async def test_a_web_socket_waits_for_its_hits(server: RedisServer, rule: Rule) -> None:
+    accepted: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        accepted.append(scope["path"])
+        await send({"type": "websocket.accept"})
+
+    limit = replace(PRODUCTION, limit_address=Limit(2, 3600))
+    async with shared(server) as limits, chained(server, limit, []) as elsewhere:
+        rig = Rig([("WS", "/live", rule)], app, settings=limit, limits=limits)
+        assert (await elsewhere.ask("GET", "/open")).status == 200
+        answers: list[Any] = []
+        for _ in range(2):
+            live = await opened(
+                rig, "websocket", "/live", {}, until="websocket.accept", extensions={"websocket.http.response": {}}
+            )
+            await live.task
+            answers.append(live.sent[0].get("status", live.sent[0]["type"]))
+        assert answers == (["websocket.accept", 429] if rule is public else [401, 429])
+        assert accepted == (["/live"] if rule is public else [])
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked(server: RedisServer) -> None:
+    """An IPv6 address has a second question after the first; where a hit before it is refused, it is dropped."""
+    async with shared(server) as limits:
+        settings_ = GuardSettings(development=True, limit_address=Limit(1, 3600))
+        address = address_layer(settings_, limits)
+        (endpoint,) = endpoint_limit(settings_, limits)(ENDPOINT)
+        answers: list[Any] = []
+        for _ in range(2):
+            call = make("2001:db8::1")
+            assert address(call) is None
+            assert endpoint(call) is None
+            answers.append(await settled(call))
+            assert call.hits is None
+        assert [answer and answer.status for answer in answers] == [None, 429]
+        gc.collect()

@@ -5,10 +5,10 @@
     ▸ handler ▸ headers, errors, audit
 
 One loop over flat tuples compiled at start, no nested middleware: a refusal is an early return, the way out is one
-function around `send`. Any unexpected error in a layer denies. A warm request waits for nothing of ours, but for Redis
-where limits are counted there: checks are plain functions, and only a cold path returns something to await. What was
-rejected: a middleware per layer (a BaseHTTPMiddleware costs 139 µs each), and decorators around handlers (off after a
-framework's next release).
+function around `send`. Any unexpected error in a layer denies. A warm request waits for nothing of ours, but once for
+Redis where limits are counted there: layers are plain functions, and only a cold path returns something to await. What
+was rejected: a middleware per layer (a BaseHTTPMiddleware costs 139 µs each), and decorators around handlers (off after
+a framework's next release).
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from garrison.guard.body import BodyTooLarge, counted_receive, is_json, read_jso
 from garrison.guard.endpoint import Endpoint
 from garrison.guard.failures import is_broken_json, log_failure, log_outage
 from garrison.guard.headers import HeaderSets
-from garrison.guard.layer import BeforeLayer, Check
+from garrison.guard.layer import BeforeLayer
+from garrison.guard.limits import settled
 from garrison.guard.own import answer_own
 from garrison.guard.plan import Plan
 from garrison.guard.renewal import offer_renewal
@@ -42,7 +43,7 @@ class Chain:
     def __init__(
         self,
         arrival: Sequence[BeforeLayer],
-        before: Sequence[BeforeLayer | Check],
+        before: Sequence[BeforeLayer],
         infrastructure: Mapping[str, Endpoint],
         default_headers: HeaderSets,
         streams: Streams,
@@ -67,11 +68,9 @@ class Chain:
         answer: Answer | None = None
         try:
             for layer in self._before:
-                found = layer(call)
-                if found is not None:
-                    answer = found if found.__class__ is Answer else await found  # type: ignore[misc]
-                    if answer is not None:
-                        break
+                answer = layer(call)
+                if answer is not None:
+                    break
             else:
                 plan: Plan = call.plan
                 for check in plan.checks:
@@ -81,15 +80,18 @@ class Chain:
                         if answer is not None:
                             break
                 else:
-                    if call.credential is not None and call.expects_body:
-                        receive = self._streams.attended(call, receive)
-                    if plan.endpoint is not None:
-                        answer = await answer_own(call, plan.endpoint, receive)
-                    elif call.expects_body:
-                        if is_json(call.header(b"content-type")):
-                            receive = await read_json(call, receive, plan.max_body)
-                        else:
-                            receive = counted_receive(call, receive, plan.max_body)
+                    if call.hits is not None:
+                        answer = await settled(call)
+                    if answer is None:
+                        if call.credential is not None and call.expects_body:
+                            receive = self._streams.attended(call, receive)
+                        if plan.endpoint is not None:
+                            answer = await answer_own(call, plan.endpoint, receive)
+                        elif call.expects_body:
+                            if is_json(call.header(b"content-type")):
+                                receive = await read_json(call, receive, plan.max_body)
+                            else:
+                                receive = counted_receive(call, receive, plan.max_body)
         except Denied as denied:
             answer = problem_of(denied, call.request_id)
         except CredentialEnded:
@@ -101,6 +103,8 @@ class Chain:
             log_failure("failed", call, error)
             answer = problem("internal", call.request_id)
         if answer is not None:
+            if call.hits is not None:
+                answer = await _limited_first(call, answer)
             await self._answer(call, answer, send)
             return
         scope["garrison"] = call
@@ -139,11 +143,9 @@ class Chain:
         answer: Answer | None = None
         try:
             for layer in self._before:
-                found = layer(call)
-                if found is not None:
-                    answer = found if found.__class__ is Answer else await found  # type: ignore[misc]
-                    if answer is not None:
-                        break
+                answer = layer(call)
+                if answer is not None:
+                    break
             else:
                 for check in call.plan.checks:
                     found = check(call)
@@ -151,6 +153,9 @@ class Chain:
                         answer = found if found.__class__ is Answer else await found
                         if answer is not None:
                             break
+                else:
+                    if call.hits is not None:
+                        answer = await settled(call)
         except Denied as denied:
             answer = problem_of(denied, call.request_id)
         except StoreError as error:
@@ -160,6 +165,8 @@ class Chain:
             log_failure("failed", call, error)
             answer = problem("internal", call.request_id)
         if answer is not None:
+            if call.hits is not None:
+                answer = await _limited_first(call, answer)
             await self._refuse_handshake(call, answer, send)
             return
         ended = False
@@ -307,6 +314,15 @@ class Chain:
         headers = self._default_headers.complete(answer.headers, more, secure=call.secure)
         await send({"type": "websocket.http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+async def _limited_first(call: Call, answer: Answer) -> Answer:
+    """Return what is said to a request that is refused while hits are under way: 429 comes before any other no."""
+    try:
+        return await settled(call) or answer
+    except Exception as error:
+        log_failure("failed", call, error)
+        return problem("internal", call.request_id)
 
 
 def _uncancel() -> None:

@@ -5,16 +5,21 @@ has a /48 has 65,536 networks. By principal once it is known, or address when an
 counted for its route alone, and for all methods of it that share them together: HEAD is no second budget. 429 says
 when to come back: `Retry-After`, and `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
 Counted in this process, of which several without a common store take 1/N each, or in Redis for all (`limiter.py`).
+
+In Redis a hit is under way while the request goes through the layers that follow, so that the hits of one request are
+asked for together. `settled` is where it waits, before anything is done or said: who is over a limit learns that, and
+nothing of what the later layers found. The price: a request that its address is refused may have used up a hit of its
+principal's, once, for the node knows from then on how long the address stays refused.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import lru_cache
 
 from garrison.core.durations import Limit
 from garrison.core.network import bucket
 from garrison.guard.endpoint import Endpoint
-from garrison.guard.layer import Check
+from garrison.guard.layer import BeforeLayer, Check
 from garrison.guard.limiter import Left, Limiter, Limits, left_of
 from garrison.guard.settings import GuardSettings
 from garrison.policy.inventory import Route
@@ -30,19 +35,20 @@ _MOST_TOLD = 4096
 _CACHE = 4096
 
 
-def address_layer(settings: GuardSettings, limits: Limits) -> Check:
+def address_layer(settings: GuardSettings, limits: Limits) -> BeforeLayer:
     """Return the layer that counts every request by address."""
     near, wide = _near_and_wide(settings.limit_address, settings, limits, "address", ahead=True)
-    policy = _policy("address", near.limit)
+    told = _refusal("address", _policy("address", near.limit))
 
-    def check_address(call: Call) -> "Answer | Awaitable[Answer | None] | None":
+    def check_address(call: Call) -> Answer | None:
         network = call.network
         left = near.take(network, call.boot)
         if ":" in network:
             left = _and_wide(wide, call, left)
         if isinstance(left, float):
-            return refused(call, left, "address", policy) if left < 0.0 else None
-        return _awaited(call, left, "address", policy)
+            return told(call, left) if left < 0.0 else None
+        _under_way(call, left, told)
+        return None
 
     return check_address
 
@@ -59,11 +65,14 @@ def api_limit_check(settings: GuardSettings, limits: Limits) -> Check:
     take, remaining_of = limiter.take, limiter.remaining
     most_s, most_told = limiter.most_s, prebuilt[min(remaining_of(limiter.most_s), last)]
 
-    def check_api(call: Call) -> "Answer | Awaitable[Answer | None] | None":
+    def check_api(call: Call) -> Answer | None:
         principal = call.principal  # `_who`, written out for the usual case
         who = _who(call) if principal.kind == "foreign" else principal.id or call.network
         left = take(who, call.boot)
-        return told(call, left) if isinstance(left, float) else told_later(call, left)
+        if isinstance(left, float):
+            return told(call, left)
+        _under_way(call, left, told)
+        return None
 
     def told(call: Call, left: float) -> Answer | None:
         if left < 0.0:
@@ -74,9 +83,6 @@ def api_limit_check(settings: GuardSettings, limits: Limits) -> Check:
             more = prebuilt[min(remaining_of(left), last)]
         call.added = more if call.added is NO_FIELDS else call.added.then(more)
         return None
-
-    async def told_later(call: Call, asked: Awaitable[float]) -> Answer | None:
-        return told(call, await asked)
 
     return check_api
 
@@ -113,13 +119,13 @@ def route_limit(settings: GuardSettings, limits: Limits) -> Callable[[Rule], Seq
         async def go_on(
             call: Call, asked: Awaitable[float], policy: Header, rest: "Iterator[_Counted]"
         ) -> Answer | None:
-            answer = await _awaited(call, asked, "route", policy)
-            for near, wide, policy in rest:
-                if answer is not None:
+            left = await asked
+            for near, wide, following in rest:
+                if left < 0.0:
                     break
+                policy = following
                 left = await left_of(_take(near, wide, call))
-                answer = refused(call, left, "route", policy) if left < 0.0 else None
-            return answer
+            return refused(call, left, "route", policy) if left < 0.0 else None
 
         return (check_route,)
 
@@ -134,12 +140,14 @@ def endpoint_limit(settings: GuardSettings, limits: Limits) -> Callable[[Endpoin
             return ()
         name = f"endpoint {endpoint.method} {endpoint.path}"
         near, wide, policy = _counted(endpoint.limit, settings, limits, name)
+        told = _refusal("endpoint", policy)
 
-        def check(call: Call) -> "Answer | Awaitable[Answer | None] | None":
+        def check(call: Call) -> Answer | None:
             left = _take_by_address(near, wide, call)
             if isinstance(left, float):
-                return refused(call, left, "endpoint", policy) if left < 0.0 else None
-            return _awaited(call, left, "endpoint", policy)
+                return told(call, left)
+            _under_way(call, left, told)
+            return None
 
         return (check,)
 
@@ -157,6 +165,9 @@ def refused(call: Call, left: float, name: str, policy: Header) -> Answer:
     return problem("rate_limited", call.request_id, headers=headers)
 
 
+_Told = Callable[[Call, float], Answer | None]
+"""Says no, or nothing, to what `Limiter.take` returned."""
+_Hit = tuple[Awaitable[float], _Told]
 _Counted = tuple[Limiter, Limiter, Header]
 """A limiter, that of whole IPv6 /48s, and the policy that clients are told."""
 
@@ -202,9 +213,31 @@ async def _then_wide(wide: Limiter, call: Call, near: Awaitable[float]) -> float
     return await left_of(wide.take(_aggregate(call.network), call.boot)) if left >= 0.0 else left
 
 
-async def _awaited(call: Call, asked: Awaitable[float], name: str, policy: Header) -> Answer | None:
-    left = await asked
-    return refused(call, left, name, policy) if left < 0.0 else None
+async def settled(call: Call) -> Answer | None:
+    """Wait for the hits that are under way; return the 429 of the first that is refused."""
+    hits: list[_Hit] = call.hits
+    call.hits = None
+    answer: Answer | None = None
+    try:
+        while hits and answer is None:
+            left, told = hits.pop(0)
+            answer = told(call, await left)
+    finally:
+        for left, _ in hits:
+            if isinstance(left, Coroutine):
+                left.close()
+    return answer
+
+
+def _under_way(call: Call, left: Awaitable[float], told: "_Told") -> None:
+    if call.hits is None:
+        call.hits = [(left, told)]
+    else:
+        call.hits.append((left, told))
+
+
+def _refusal(name: str, policy: Header) -> "_Told":
+    return lambda call, left: refused(call, left, name, policy) if left < 0.0 else None
 
 
 def _name_of(route: Route) -> str:

@@ -34,6 +34,7 @@ class Call:
         "gone",
         "granted",
         "headers",
+        "hits",
         "host",
         "kind",
         "method",
@@ -92,6 +93,8 @@ class Call:
     """True once every check of the plan has passed. Only then may an endpoint run."""
     expects_body: bool
     """True when the request may carry a body, within its declared bound; set by the body check of its plan."""
+    hits: Any
+    """Hits whose counter has been asked and has not answered; see `guard/limits.py`. None: there are none."""
     gone: bool
     """True once the client went away in the middle of a body that streamed through, or left its web socket."""
     body: bytes | None
@@ -127,6 +130,7 @@ class Call:
         self.reason = ""
         self.granted = False
         self.expects_body = False
+        self.hits = None
         self.gone = False
         self.body = None
         self.seen = None

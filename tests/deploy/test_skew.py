@@ -16,18 +16,20 @@ pytestmark = pytest.mark.alone
 BOUND_S = 2.0
 
 
-@pytest.fixture(scope="module")
-def off(nodes: Nodes) -> Iterator[dict[int, Node]]:
-    """Seconds by which its clock is ahead → the node."""
+def faked() -> dict[str, str]:
+    """Return the environment of a process whose wall clock is what `FAKETIME` says."""
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not libraries:
         pytest.skip("no libfaketime here: make system")
+    return {"LD_PRELOAD": str(libraries[0]), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+@pytest.fixture(scope="module")
+def off(nodes: Nodes) -> Iterator[dict[int, Node]]:
+    """Seconds by which its clock is ahead → the node."""
 
     def node(ahead_s: int) -> Node:
-        return nodes.make(
-            f"ahead{ahead_s}",
-            {"LD_PRELOAD": str(libraries[0]), "FAKETIME": f"{ahead_s:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"},
-        )
+        return nodes.make(f"ahead{ahead_s}", {**faked(), "FAKETIME": f"{ahead_s:+}s"})
 
     made = {ahead_s: node(ahead_s) for ahead_s in (30, -30, 90)}
     try:
@@ -58,8 +60,7 @@ def test_nodes_half_a_minute_off_each_way_share_sessions_tokens_and_revocations(
         made_by.cookies.clear()
         for client in everyone:
             assert client.get("/whoami", headers={"cookie": cookie}).status_code == 200
-        bearer = {"authorization": f"Bearer {tokens['access_token']}"}
-        assert made_by.post("/auth/sign-out", headers=bearer).status_code == 204
+        assert made_by.post("/auth/sign-out", headers=bearer(tokens)).status_code == 204
         began = time.monotonic()
         for client in everyone:
             while whoami(client, tokens).status_code == 200:
@@ -84,8 +85,44 @@ def test_a_node_a_minute_and_a_half_off_is_not_ready_and_says_why(off: dict[int,
         assert httpx2.get(f"http://127.0.0.1:{off[ahead_s].port}/health/ready").json()["parts"]["clock"]
 
 
+def test_a_node_whose_clock_jumps_goes_on_by_the_stores_time_and_is_not_ready(nodes: Nodes, tmp_path: Path) -> None:
+    """An hour on, and two back: nothing expires, nothing is issued in the future, nothing that ended comes back."""
+    jump = tmp_path / "jump"
+    jump.write_text("+0")
+    file = {"FAKETIME_TIMESTAMP_FILE": str(jump), "FAKETIME_CACHE_DURATION": "1"}
+    jumping = nodes.make("jumps", {**faked(), **file})
+    with jumping:
+        here, there = jumping.direct(nodes.host), nodes.nodes["b"].direct(nodes.host)
+        sign_up(here, "jumps@example.com")
+        kept = sign_in(here, "jumps@example.com", deliver="token").json()
+        ended = sign_in(here, "jumps@example.com", deliver="token").json()
+        assert here.post("/auth/sign-out", headers=bearer(ended)).status_code == 204
+        for to, is_right in (("+3600", False), ("-3600", False), ("+0", True)):
+            jump.write_text(to)
+            clock_becomes(jumping, is_right)
+            for first, second in ((here, there), (there, here)):
+                made = sign_in(first, "jumps@example.com", deliver="token").json()
+                assert abs(claims(made["access_token"])["iat"] - time.time()) < 15
+                assert [whoami(client, made).status_code for client in (first, second)] == [200, 200]
+                kept = second.post("/auth/refresh", json={"refresh_token": kept["refresh_token"]}).json()
+                assert [whoami(client, kept).status_code for client in (first, second)] == [200, 200]
+                assert [whoami(client, ended).status_code for client in (first, second)] == [401, 401]
+    del nodes.nodes["jumps"]
+
+
+def clock_becomes(node: Node, is_right: bool) -> None:
+    end = time.monotonic() + 15
+    while httpx2.get(f"http://127.0.0.1:{node.port}/health/ready", timeout=10).json()["parts"]["clock"] != is_right:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def bearer(tokens: dict[str, str]) -> dict[str, str]:
+    return {"authorization": f"Bearer {tokens['access_token']}"}
+
+
 def whoami(client: httpx2.Client, tokens: dict[str, str]) -> httpx2.Response:
-    return client.get("/whoami", headers={"authorization": f"Bearer {tokens['access_token']}"})
+    return client.get("/whoami", headers=bearer(tokens))
 
 
 def claims(token: str) -> dict[str, int]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import uvicorn
 
-import garrison.serve.runtime
+import garrison.serve.start
 from bench.apps import bare, guarded
 from garrison.serve.server import BACKLOG, KEEP_ALIVE_S, serve
 
@@ -131,7 +131,7 @@ def main(framework: str, kind: str, port: int) -> int:
     if kind == "awaited":
         from bench.shared import AwaitedLimits
 
-        garrison.serve.runtime.SharedLimits = AwaitedLimits  # type: ignore[attr-defined]
+        garrison.serve.start.SharedLimits = AwaitedLimits  # type: ignore[attr-defined]
     if kind != "plain":
         return serve(bare(framework) if kind == "bare" else guarded(framework), host="127.0.0.1", port=port)
     uvicorn.run(

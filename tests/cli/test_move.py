@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-import garrison.serve.runtime  # noqa: F401 - every table is declared by something in it
+import garrison.serve.start  # noqa: F401 - every table is declared by something in it
 from garrison.store.migrate import HEAD, VERSION_TABLE, current
 from garrison.store.schema import metadata
 from tests.cli.credentials import ALL, Credentials, command, document, kids

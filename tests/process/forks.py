@@ -30,7 +30,7 @@ _PRELOADED = """
 alembic.command alembic.config alembic.runtime.migration argon2 asyncpg fastapi httptools joserfc.jwt rich.console
 sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.sqlite structlog.dev uvicorn.lifespan.on
 uvicorn.loops.uvloop uvloop websockets garrison.cli.main garrison.cli.serve garrison.serve.frameworks.fastapi
-garrison.serve.frameworks.starlette garrison.serve.runtime garrison.serve.server garrison.store.postgresql
+garrison.serve.frameworks.starlette garrison.serve.server garrison.serve.start garrison.store.postgresql
 garrison.store.redis
 """
 _MAIN = "import sys; sys.path.pop(0); from tests.process import forks; forks.serve(int(sys.argv[1]))\nforks.go_on()"

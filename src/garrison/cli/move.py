@@ -71,7 +71,7 @@ def _undo(json: bool) -> None:
 
 def _move(to: str, json: bool) -> None:
     def run() -> "tuple[Moved, str]":
-        import garrison.serve.runtime  # noqa: F401 - every table is declared by something in it
+        import garrison.serve.start  # noqa: F401 - every table is declared by something in it
         from garrison.serve.settings import load_settings
         from garrison.store.move import move
         from garrison.store.opening import check_address, has_driver, is_postgresql, shown

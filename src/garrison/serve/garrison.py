@@ -159,11 +159,11 @@ class Garrison:
 
     def _start(self) -> "Runtime":
         """Read settings, routes and policy, and open the store. Raises PolicyError, SettingsError, StoreError."""
-        from garrison.serve.runtime import Runtime  # the database library is loaded when something starts, not before
+        from garrison.serve.start import start  # the database library is loaded when something starts, not before
 
         with self._starting:
             if self._runtime is None:
-                self._runtime = Runtime.open(self)
+                self._runtime = start(self)
             return self._runtime
 
     async def _lifespan(self, adapter: Adapter, scope: Scope, receive: Receive, send: Send) -> None:

@@ -78,6 +78,7 @@ def test_tls_verifies_certificate_and_name() -> None:
         "redis://cache:port",
         "redis://cache:70000",
         "redis://cache/one",
+        "redis://ada@cache",
         "redis://cache/99999",
         "redis://cache/0/1",
         "redis://cache?ssl_cert_reqs=none",

@@ -107,6 +107,7 @@ def redis_address(url: str) -> RedisAddress:
         or re.fullmatch(r"[0-9]{0,4}", database, re.ASCII) is None
         or (is_socket and not parts.path.strip("/"))
         or (not is_socket and not parts.hostname)
+        or (parts.username and not parts.password)  # a user without one would be nobody in particular, silently
     ):
         raise ValueError(_HELP)
     return RedisAddress(

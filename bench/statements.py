@@ -39,7 +39,7 @@ from garrison.identity.tokens import queries as of_tokens
 from garrison.identity.tokens.exchanged import Link, exchanged
 from garrison.identity.tokens.reader import Claimed
 from garrison.serve.wiring import SWEPT, wire_identity
-from garrison.store import audit, counters, leases, log
+from garrison.store import audit, counters, home, leases, log
 from garrison.store.database import Database
 from garrison.store.secret_check import check_secret
 from garrison.store.sweeper import store_sweeps, sweep_batch
@@ -94,6 +94,8 @@ def every(people: Population, *, kid: str, sealer: Sealer) -> Sequence[Run]:
         Run(log.read_after, 1, 1000),
         Run(log.last_position),
         Run(check_secret, sealer),
+        Run(home.is_at_home),
+        Run(home.settle),
         Run(sweep_batch, (*SWEPT, *store_sweeps()), now),
     )
 

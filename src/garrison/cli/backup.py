@@ -104,17 +104,35 @@ def restore_command(
     say_what_is_not_known(ended)
 
 
-def restored_command(keep_keys: KeepKeys = False, keep_clients: KeepClients = False, json: Json = False) -> None:
+def restored_command(
+    keep_keys: KeepKeys = False,
+    keep_clients: KeepClients = False,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete", help="End nothing: the servers were stopped before the copy was taken, so it lacks nothing."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
     """End whatever a database brings back that was restored by other means: pg_restore, a disk's snapshot.
 
     Run it with the servers stopped, before the first of them starts. It does to the database that is configured what
-    `garrison restore` does to a copy.
+    `garrison restore` does to a copy. Until it has run, servers on PostgreSQL log `database_copied` at each start.
 
     \b
     Examples:
       pg_restore --dbname=garrison garrison.dump && garrison restored
       garrison restored --keep-clients --json
+      garrison restored --complete
     """
+    if complete:
+        with_identity(lambda identity: identity.restored.take_as_complete())
+        if json:
+            emit({"complete": True})
+        else:
+            show("The database is taken as complete: nothing was ended")
+        return
     ended = with_identity(
         lambda identity: identity.restored.end_credentials(keep_keys=keep_keys, keep_clients=keep_clients)
     )

@@ -32,7 +32,7 @@ from garrison.identity.oauth.codes import delete_all_codes
 from garrison.identity.oauth.device_codes import delete_all_device_codes
 from garrison.identity.sessions.queries import delete_all_sessions
 from garrison.identity.signing.service import SigningService
-from garrison.store import audit, log
+from garrison.store import audit, home, log
 
 LEAP = 1_000_000
 """By how much epochs and versions grow. They have 31 bits: enough for two thousand restores of one database."""
@@ -72,6 +72,7 @@ class RestoredService:
             connection, now = change.connection, change.now
             as_of = audit.last_event_at(connection)
             log.leap(connection)
+            home.settle(connection)
             sessions = delete_all_sessions(connection)
             codes = delete_all_codes(connection) + delete_all_device_codes(connection)
             people = raise_epochs_of_accounts(connection, LEAP)
@@ -106,3 +107,12 @@ class RestoredService:
         ended = await self._changes.make(change)
         await self._signing.load()
         return ended
+
+    async def take_as_complete(self) -> None:
+        """Note that the copy lacks nothing, so that no start asks any more; nothing ends. Raises StoreError."""
+
+        def change(change: Change) -> None:
+            home.settle(change.connection)
+            change.record("database.complete", "")
+
+        await self._changes.make(change)

@@ -29,6 +29,7 @@ from garrison.serve.settings import Settings
 from garrison.serve.wiring import SWEPT, Identity
 from garrison.store import audit, leases, log
 from garrison.store.database import Database, News
+from garrison.store.home import is_at_home
 from garrison.store.migrate import ensure_schema
 from garrison.store.opening import open_store, write_once
 from garrison.store.redis import ANSWER_S, CONNECT_S
@@ -60,6 +61,8 @@ class Store:
             ensure_schema(settings.store_address, migrate=settings.development)
         self.clock = SystemClock()
         self.sealer = Sealer(settings.secrets())
+        self.is_copy = False
+        """Whether the database was copied to where it is, and nobody has said what became of what was revoked since."""
         self.clock.adjust(write_once(settings.store_address, self._first_look))
         self.database: Database = open_store(settings.store_address)
         self.view = RevocationView(self.clock, bound_s=settings.revocation_bound_s)
@@ -67,6 +70,7 @@ class Store:
     def _first_look(self, connection: Connection) -> float:
         """Return the store's time, for commands, which never poll. Raises GarrisonError(`wrong_secret`)."""
         check_secret(connection, self.sealer)
+        self.is_copy = not is_at_home(connection)
         return store_time(connection)
 
 

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("garrison")
 L = TypeVar("L")
+_COPIED = (
+    "this database was copied here from another place: whatever was revoked since may be alive in it. Run `garrison"
+    " restored`, which ends all sessions, tokens and keys; if the servers were stopped before the copy was taken,"
+    " `garrison restored --complete`, which ends nothing"
+)
 _NEVER = re.compile(r"(?!)")
 
 
@@ -141,7 +146,7 @@ class _Start:
             refusals=self._refusals,
         )
         self._running = Runtime(settings, store, identity, chain, streams, self._refusals, shared, told)
-        self._say(settings)
+        self._say(settings, store)
         return self._running
 
     def _endpoints(self, identity: Identity) -> tuple[Endpoint, ...]:
@@ -172,7 +177,9 @@ class _Start:
             self._refusals.note(call, "second_lock", 403)
         _log.error("second_lock", element=name, method=scope.get("method", "WS"))
 
-    def _say(self, settings: Settings) -> None:
+    def _say(self, settings: Settings, store: Store) -> None:
+        if store.is_copy:
+            _log.error("database_copied", detail=_COPIED)
         if not self._behind_edge and review_of(settings).tells:  # `garrison serve` says it once for all workers
             _log.info(SIGN_UP_TELLS)
 

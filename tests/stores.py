@@ -1,4 +1,4 @@
-"""The store that tests run on: SQLite files, or with GARRISON_TEST_STORE=postgresql databases of that server.
+"""The store that tests run on: SQLite files, or with TEST_STORE=postgresql databases of that server.
 
 A test says where its store is to be, as it would for a file: asked twice for one place, it gets one store twice. Each
 is a copy of one that was migrated once for this process of pytest (on PostgreSQL 0.1 s instead of 2.6 s), and is put
@@ -21,10 +21,10 @@ from garrison.store.database import Database
 from garrison.store.migrate import upgrade
 from tests.store.postgresql import database
 
-STORE = os.environ.get("GARRISON_TEST_STORE", "sqlite")
+STORE = os.environ.get("TEST_STORE", "sqlite")
 if STORE not in ("sqlite", "postgresql"):
-    raise ValueError("GARRISON_TEST_STORE is sqlite or postgresql")
-REDIS = os.environ.get("GARRISON_TEST_REDIS", "")
+    raise ValueError("TEST_STORE is sqlite or postgresql")
+REDIS = os.environ.get("TEST_REDIS", "")
 """Address of a Redis that server processes of tests are to use, such as redis://127.0.0.1:6379/9."""
 needs_sqlite_file = pytest.mark.skipif(STORE != "sqlite", reason="is about the SQLite file itself")
 

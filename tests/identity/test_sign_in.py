@@ -300,8 +300,9 @@ async def test_a_sign_in_shed_while_waiting_gives_its_reservation_back(open_proc
         for _ in range(8):
             assert (await client.sign_in(EMAIL, "wrong password")).code == "overloaded"
         release.set()
-        await asyncio.sleep(0.01)
-        assert (await client.sign_in(EMAIL)).status == 200
+        while (reply := await client.sign_in(EMAIL)).code == "overloaded":  # 20 ms may be little on a busy machine
+            await asyncio.sleep(0.01)
+        assert reply.status == 200, "and nothing else stands in the way"
 
 
 async def stored_hash(process: Process) -> str:

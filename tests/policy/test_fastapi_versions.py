@@ -50,7 +50,7 @@ def test_what_the_guard_stands_on_is_there_in_this_version(version: str, tmp_pat
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "GARRISON_"))}
     environment |= {
         "PYTHONPATH": os.pathsep.join((str(target), str(ROOT / "src"), str(ROOT))),
-        "GARRISON_TEST_FASTAPI": version,
+        "TEST_FASTAPI": version,
     }
     done = subprocess.run(
         [
@@ -74,4 +74,4 @@ def test_what_the_guard_stands_on_is_there_in_this_version(version: str, tmp_pat
 
 def test_a_fastapi_app_is_guarded_under_the_version_that_was_asked_for() -> None:
     """Runs within the others: that they test what they say."""
-    assert fastapi.__version__ == os.environ.get("GARRISON_TEST_FASTAPI", fastapi.__version__)
+    assert fastapi.__version__ == os.environ.get("TEST_FASTAPI", fastapi.__version__)

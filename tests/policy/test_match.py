@@ -19,7 +19,7 @@ from garrison.serve.frameworks import adapter_for
 from garrison.wire.call import Call
 from tests.policy.tables import Builder, Ran, decided, requests, run, scope_of, tables
 
-IS_NEWEST = "GARRISON_TEST_FASTAPI" not in os.environ  # the others are tried at fewer tables, to be quick
+IS_NEWEST = "TEST_FASTAPI" not in os.environ  # the others are tried at fewer tables, to be quick
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 Request = tuple[str, str, bytes, str, str]
 

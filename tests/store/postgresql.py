@@ -14,7 +14,7 @@ from garrison.store.database import Database
 from garrison.store.postgresql import open_postgresql
 from tests.store.private_postgresql import PrivatePostgreSQL
 
-ADDRESS = os.environ.get("GARRISON_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
+ADDRESS = os.environ.get("TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
 """Address of a server, without a database, as a user who may make databases."""
 _found: list[str] = []
 
@@ -29,7 +29,7 @@ def server() -> str:
             asyncio.run(_ask(f"{ADDRESS}/postgres", "SELECT 1"))
             _found.append(ADDRESS)
         except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-            if "GARRISON_TEST_POSTGRESQL" in os.environ:
+            if "TEST_POSTGRESQL" in os.environ:
                 pytest.skip(f"no PostgreSQL at {ADDRESS.rpartition('@')[2]}: {type(error).__name__}")
             private = PrivatePostgreSQL().__enter__()
             atexit.register(private.__exit__, None, None, None)

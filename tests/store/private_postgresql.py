@@ -30,7 +30,7 @@ import pytest
 
 from tests.ports import free_port
 
-BINARIES = os.environ.get("GARRISON_TEST_POSTGRESQL_BIN", "")
+BINARIES = os.environ.get("TEST_POSTGRESQL_BIN", "")
 """Directory of initdb, postgres and pg_basebackup, where it is not one of the usual ones."""
 _USUAL = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +58,7 @@ def binaries() -> Path:
     for directory in (BINARIES, *_USUAL, *([str(Path(beside).parent)] if beside else [])):
         if directory and (Path(directory) / "initdb").exists() and (Path(directory) / "pg_basebackup").exists():
             return Path(directory)
-    pytest.skip("no initdb and pg_basebackup of PostgreSQL here (GARRISON_TEST_POSTGRESQL_BIN says where they are)")
+    pytest.skip("no initdb and pg_basebackup of PostgreSQL here (TEST_POSTGRESQL_BIN says where they are)")
 
 
 class PrivatePostgreSQL:

@@ -180,7 +180,7 @@ async def test_redis_is_told_nothing_of_whom_is_counted(server: RedisServer) -> 
                     else [await connection.call("GET", key)]
                 ),
             ]
-        assert len(kept) == 2 * 4 + 2
+        assert len(kept) == 2 * 4 + 2 + 2, "four counters, who lives, and the mark"
         for canary in (b"canary", b"192.0.2", b"2001:db8", b"c0000"):
             assert not [one for one in kept if canary in one]
 
@@ -309,6 +309,24 @@ async def test_a_flush_is_an_event_and_what_was_refused_stays_refused(server: Re
             assert [entry["event"] for entry in logs] == ["limits_forgotten"]
             assert await taken(limiter, "key", 9) == 0
             assert await taken(limiter, "another", 9) == 5
+
+
+async def test_a_redis_that_comes_back_empty_is_an_event_and_what_it_means_to_people_is_said(
+    private: RedisServer,
+) -> None:
+    limits = SharedLimits(redis_address(private.url), Sealer([SECRET]), keeps_sessions=True)
+    assert await limits.open(wait_s=5.0)
+    with capture_logs() as logs:
+        private.kill()
+        await until_lost(limits)
+        private.start()
+        await until_back(limits)
+    await limits.close()
+    assert [entry["event"] for entry in logs] == [
+        *("limits_local", "sessions_unreachable"),
+        *("limits_forgotten", "sessions_forgotten"),
+        *("limits_shared", "sessions_reachable"),
+    ]
 
 
 # In advance

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from garrison.serve.review import NO_PROXY, PLAIN_STORE, SIGN_UP_TELLS, review_environment, review_of
+from garrison.serve.review import APART, NO_PROXY, PLAIN_STORE, SIGN_UP_TELLS, review_environment, review_of
 from garrison.serve.settings import Settings
 
 PRODUCTION = {"env": "production", "secret": "s" * 40, "issuer": "https://api.example.com"}
@@ -18,12 +18,21 @@ PRODUCTION = {"env": "production", "secret": "s" * 40, "issuer": "https://api.ex
         *(
             ({"email_verification": "optional", "trusted_proxies": "10.0.0.0/8", "database_url": url}, expected)
             for url, expected in (
-                ("postgresql://db/garrison", (SIGN_UP_TELLS, PLAIN_STORE)),
-                ("postgresql://u:p@localhost,db:5433/garrison?sslmode=require", (SIGN_UP_TELLS, PLAIN_STORE)),
-                ("postgresql://db/garrison?sslmode=verify-full", (SIGN_UP_TELLS,)),
-                ("postgresql://[::1]:5432/garrison", (SIGN_UP_TELLS,)),
-                ("postgresql:///garrison?host=/run/postgresql", (SIGN_UP_TELLS,)),
+                ("postgresql://db/garrison", (SIGN_UP_TELLS, PLAIN_STORE, APART)),
+                ("postgresql://u:p@localhost,db:5433/garrison?sslmode=require", (SIGN_UP_TELLS, PLAIN_STORE, APART)),
+                ("postgresql://db/garrison?sslmode=verify-full", (SIGN_UP_TELLS, APART)),
+                ("postgresql://[::1]:5432/garrison", (SIGN_UP_TELLS, APART)),
+                ("postgresql:///garrison?host=/run/postgresql", (SIGN_UP_TELLS, APART)),
             )
+        ),
+        (
+            {
+                "email_verification": "optional",
+                "trusted_proxies": "10.0.0.0/8",
+                "database_url": "postgresql://[::1]/garrison",
+                "redis_url": "redis://cache",
+            },
+            (SIGN_UP_TELLS,),
         ),
     ],
 )

@@ -179,17 +179,24 @@ async def test_where_redis_does_not_say_everybody_is_told_so(server: RedisServer
     await redis.close()
 
 
-async def test_who_lives_is_known_and_who_was_forgotten_learns_it(server: RedisServer) -> None:
+async def test_who_lives_is_known_and_so_is_whether_all_was_forgotten(server: RedisServer) -> None:
     redis = Watched(server.url)
     connection = await redis.opened()
-    assert await beat(connection, b"m", "one", lifetime_s=60) == (True, 1)
-    assert await beat(connection, b"m", "two", lifetime_s=60) == (True, 2)
-    assert await beat(connection, b"m", "one", lifetime_s=60) == (False, 2)
+
+    async def beats(member: str) -> tuple[bytes, int]:
+        return await beat(connection, b"m", member, b"mark", lifetime_s=60)
+
+    mark, members = await beats("one")
+    assert members == 1
+    assert await beats("two") == (mark, 2)
+    assert await beats("one") == (mark, 2)
     await leave(connection, b"m", "two")
-    assert await beat(connection, b"m", "one", lifetime_s=60) == (False, 1)
+    assert await beats("one") == (mark, 1)
     server.ask("ZADD", "m", "1000000", "long ago")
-    assert await beat(connection, b"m", "one", lifetime_s=60) == (False, 1)
+    assert await beats("one") == (mark, 1)
     server.ask("FLUSHALL")
-    assert await beat(connection, b"m", "one", lifetime_s=60) == (True, 1)
+    another, members = await beats("one")
+    assert (another != mark, members) == (True, 1)
+    assert await beats("two") == (another, 2), "everybody sees it"
     assert 50_000 < int(server.ask("PTTL", "m")[1:]) <= 60_000
     await redis.close()

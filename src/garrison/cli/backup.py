@@ -82,6 +82,8 @@ def restore_command(
 
         settings = load_settings()
         database = file_of(settings, "pg_restore brings a copy back, garrison restored ends what is in it")
+        if not settings.has_secret():
+            raise ValueError("there is no secret here, and a copy opens under its own alone: put that into var/secret")
         with restoring(file.absolute(), database, replace=replace) as under_way:
             upgrade(under_way.staged)
             staged = settings.model_copy(update={"database_url": f"sqlite:///{under_way.staged}"})
@@ -122,7 +124,7 @@ def restored_command(
 
     \b
     Examples:
-      pg_restore --dbname=garrison garrison.dump && garrison restored
+      garrison migrate && garrison restored    # after pg_restore
       garrison restored --keep-clients --json
       garrison restored --complete
     """

@@ -8,7 +8,8 @@ N is the number of processes that lived when Redis was last there (each says so 
 share the limits by the settings. What was counted in Redis is not known to the local counters, nor the other way
 round: over one outage a limit may be used once before, once during and once after it. Both ends are events,
 `limits_local` and `limits_shared`. So is `limits_forgotten`, when Redis has lost what it knew: then every limit begins
-anew, while what was refused a moment ago stays so. Sign-ins are throttled in SQL and are not concerned.
+anew, while what was refused a moment ago stays so. Sign-ins are throttled in SQL and are not concerned. Where Redis
+keeps what opens sessions, too, each of the three has a second event beside it, for what that means to people.
 
 Names of counters are HMACs under a sub-key of SECRET: they tell nobody an address or an id, and two installations on
 one Redis do not meet. While SECRET is rotated, nodes with another one count apart.
@@ -30,7 +31,7 @@ from garrison.core.durations import Limit
 from garrison.core.sealing import Sealer
 from garrison.guard.limit_table import LimitTable, MemoryLimiter
 from garrison.guard.limiter import Left
-from garrison.store.redis import CHECK_EVERY_S, Connection, Redis, RedisAddress, RedisError
+from garrison.store.redis import Connection, Redis, RedisAddress, RedisError
 from garrison.store.redis_counters import Quota, Turn, beat, bulk, leave
 
 MOST_KNOWN = 65_536
@@ -62,16 +63,19 @@ tuple, because one with names costs more to make."""
 class SharedLimits:
     """The limits of one process, counted in Redis with those of all others; makes `SharedLimiter`s."""
 
-    def __init__(self, address: RedisAddress, sealer: Sealer, *, lease: int = 0) -> None:
+    def __init__(self, address: RedisAddress, sealer: Sealer, *, lease: int = 0, keeps_sessions: bool = False) -> None:
+        """`keeps_sessions`: what opens a session is there, too."""
         self.redis = Redis(address, self._check, lost=self._on_lost, found=self._on_found)
         self.local = LimitTable()
         self.lease = lease
         self._secret = sealer.subkey("limits")
         self._prefix = b"garrison:" + hmac.digest(self._secret, b"installation", "sha256")[:4].hex().encode() + b":"
+        self._keeps_sessions = keeps_sessions
         self._members_key = self._prefix + b"members"
+        self._mark_key = self._prefix + b"mark"
+        self._mark = b""
         self._member = secrets.token_hex(8)
         self._members = 0
-        self._beaten_at = float("-inf")
         self._limiters: list[SharedLimiter] = []
         self._count = 0
         self._turn: Turn[_Hit] | None = None
@@ -119,11 +123,11 @@ class SharedLimits:
         return _Known(bulk(self._prefix + hmac.digest(self._secret, text, "sha256")[:_KEY_BYTES].hex().encode()))
 
     async def _check(self, connection: Connection) -> None:
-        began = connection.loop.time()
-        is_new, members = await beat(connection, self._members_key, self._member, lifetime_s=ALIVE_S)
-        if is_new and began - self._beaten_at < ALIVE_S - CHECK_EVERY_S:
+        mark, members = await beat(connection, self._members_key, self._member, self._mark_key, lifetime_s=ALIVE_S)
+        if self._mark not in (b"", mark):
             _log.warning("limits_forgotten")
-        self._beaten_at = began
+            self._tell_of_sessions("forgotten")
+        self._mark = mark
         if members != self._members:  # beforehand: when Redis is lost, the first hits are counted here at once
             self._members = members
             for limiter in self._limiters:
@@ -131,9 +135,15 @@ class SharedLimits:
 
     def _on_lost(self, reason: str) -> None:
         _log.warning("limits_local", reason=reason, processes=self._members)
+        self._tell_of_sessions("unreachable")
 
     def _on_found(self) -> None:
         _log.warning("limits_shared", processes=self._members)
+        self._tell_of_sessions("reachable")
+
+    def _tell_of_sessions(self, what: str) -> None:
+        if self._keeps_sessions:
+            _log.warning(f"sessions_{what}")
 
 
 class SharedLimiter:

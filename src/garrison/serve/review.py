@@ -11,7 +11,7 @@ from pathlib import Path
 from garrison.core.errors import SettingsError
 from garrison.core.sealing import MIN_SECRET_BYTES
 from garrison.serve.settings import Settings, load_settings, written_settings
-from garrison.store.opening import may_be_read_on_the_way
+from garrison.store.opening import is_postgresql, may_be_read_on_the_way
 
 _NEEDED = {
     "GARRISON_SECRET": "-" * MIN_SECRET_BYTES,
@@ -23,6 +23,7 @@ _NEEDED = {
 SIGN_UP_TELLS = "EMAIL_VERIFICATION=optional: a sign-in right after a sign-up tells whether an address was taken"
 NO_PROXY = "TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES, or every request is redirected"
 
+APART = "without REDIS_URL each process counts limits for itself: N nodes admit N times what one does"
 PLAIN_STORE = "DATABASE_URL goes to another machine without sslmode=verify-full: who is between may read and change it"
 
 
@@ -42,10 +43,18 @@ class Review:
     has_proxy: bool = True
     """Where production says which proxies it trusts; `garrison serve` itself speaks plain http."""
 
+    counts_apart: bool = False
+    """There may be several nodes, and nothing that they could count limits in."""
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing of production, at start and in a review."""
-        found = ((self.tells, SIGN_UP_TELLS), (not self.has_proxy, NO_PROXY), (self.is_plain, PLAIN_STORE))
+        found = (
+            (self.tells, SIGN_UP_TELLS),
+            (not self.has_proxy, NO_PROXY),
+            (self.is_plain, PLAIN_STORE),
+            (self.counts_apart, APART),
+        )
         return tuple(note for is_so, note in found if is_so)
 
 
@@ -55,7 +64,11 @@ def review_of(settings: Settings) -> Review:
     tells = production and settings.email_verification == "optional"
     has_proxy = not production or bool(settings.trusted_proxies)
     is_plain = production and may_be_read_on_the_way(settings.store_address)
-    return Review(settings.development, production, tells, has_proxy=has_proxy, is_plain=is_plain)
+    has_redis = bool(settings.redis_url.get_secret_value())
+    counts_apart = production and is_postgresql(settings.store_address) and not has_redis
+    return Review(
+        settings.development, production, tells, has_proxy=has_proxy, is_plain=is_plain, counts_apart=counts_apart
+    )
 
 
 def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
@@ -71,5 +84,14 @@ def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
         problems = error.problems
     tells = production and named.get("GARRISON_EMAIL_VERIFICATION") == "optional"
     has_proxy = not production or bool(named.get("GARRISON_TRUSTED_PROXIES"))
-    is_plain = production and may_be_read_on_the_way(named.get("GARRISON_DATABASE_URL", ""))
-    return Review(env == "development", production, tells, problems, absent, has_proxy=has_proxy, is_plain=is_plain)
+    database = named.get("GARRISON_DATABASE_URL", "")
+    return Review(
+        env == "development",
+        production,
+        tells,
+        problems,
+        absent,
+        has_proxy=has_proxy,
+        is_plain=production and may_be_read_on_the_way(database),
+        counts_apart=production and is_postgresql(database) and not named.get("GARRISON_REDIS_URL"),
+    )

@@ -42,6 +42,7 @@ _log = structlog.get_logger("garrison")
 _POLL_EVERY_S = 0.1
 _WRITE_EVERY_S = 5.0
 _SWEEP_EVERY_S = 30.0
+_RETRY_S = 1.0
 _LEASE_S = 90.0
 _POLL_ROWS = 1000
 _WAKE_MOST_S = 0.005
@@ -209,7 +210,9 @@ class Runtime:
         """Write what waits to be written, and do what is due, for ever."""
         while True:
             await asyncio.sleep(_POLL_EVERY_S)
-            await self._tried("background", self._house)
+            if not await self._tried("background", self._house):
+                self._written_at = self._swept_at = float("-inf")  # all of it anew, or what is not due passes for done
+                await asyncio.sleep(_RETRY_S)
 
     async def _house(self) -> None:
         boot = self._clock.boot()

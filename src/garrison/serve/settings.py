@@ -377,6 +377,10 @@ class Settings(BaseModel):
         url = self.redis_url.get_secret_value()
         return redis_address(url) if url else None
 
+    def has_secret(self) -> bool:
+        """Say whether there is a master secret already, so that `secrets` makes none."""
+        return bool(self.secret.get_secret_value()) or (self._directory / SECRET_FILE).exists()
+
     def secrets(self) -> list[bytes]:
         """Return the master secrets, newest first; development makes one at first use and keeps it in a file."""
         text = self.secret.get_secret_value()

@@ -186,7 +186,10 @@ class _Start:
 
 def _shared_limits(settings: Settings, store: Store) -> SharedLimits | None:
     address = settings.redis_address()
-    return None if address is None else SharedLimits(address, store.sealer, lease=settings.limit_lease)
+    if address is None:
+        return None
+    keeps_sessions = settings.session_store == "redis"
+    return SharedLimits(address, store.sealer, lease=settings.limit_lease, keeps_sessions=keeps_sessions)
 
 
 def _kept_sessions(settings: Settings, shared: SharedLimits | None, store: Store) -> KeptSessions | None:

@@ -3,6 +3,8 @@
 Codes are compared, never texts. A violated constraint or a value that does not fit is no outage but a mistake of ours.
 """
 
+import errno
+
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
@@ -23,7 +25,7 @@ _CLASSES = {
 _MISTAKES = frozenset({"21", "22", "23"})
 _REASONS = {
     "28": "it refuses this user or its password",
-    "3D": "there is no such database",
+    "3D": "there is no such database: createdb --encoding=UTF8 makes one",
     "57": "it is starting or shutting down",
     "25": "it takes no writes: a standby, or read-only",
 }
@@ -38,6 +40,10 @@ _SENTENCES = {
 
 def _reason(error: BaseException) -> str:
     """Return what people can mend: a file, a host, TLS. Nothing of it holds a password, or it is left out."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if getattr(error, "errno", None) == errno.ECONNREFUSED:
+        return "nothing listens there"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(str(error).split())

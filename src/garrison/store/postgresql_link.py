@@ -13,11 +13,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
+from garrison.core.errors import StoreError
 from garrison.store.postgresql_servers import Servers
 
 CONNECT_S = 5.0
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
+_OPTION = re.compile(r"[^a-z_]")
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 _SESSION_ATTRIBUTES = frozenset({"any", "read-write", "primary"})
 """What the address may want. A store that cannot be written to is none, and a standby lags behind with revocations."""
@@ -47,18 +49,24 @@ def check_address(text: str) -> None:
     """
     parts = urlsplit(text)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    hosts = parts.netloc.rpartition("@")[2]
-    if (
-        parts.scheme not in ("postgresql", "postgres")
-        or parts.path in ("", "/")
-        or "/" in parts.path[1:]
-        or _HOSTS.fullmatch(hosts) is None
-        or parts.fragment
-        or not options.keys() <= _OPTIONS
-        or options.get("sslmode", "prefer") not in _SSL_MODES
-        or options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES
-    ):
-        raise ValueError("write postgresql://user@host:5432/database")
+    who, _, hosts = parts.netloc.rpartition("@")
+    unknown = sorted(options.keys() - _OPTIONS)
+    problems = (
+        (parts.scheme not in ("postgresql", "postgres") or bool(parts.fragment), ""),
+        ("@" in who, "an @ in a user or password is written %40"),
+        (parts.path in ("", "/"), "it names no database"),
+        ("/" in parts.path[1:], "the database's name is all that follows the host"),
+        (_HOSTS.fullmatch(hosts) is None, "its host or port is none"),
+        (bool(unknown), f"it knows no {_OPTION.sub('?', unknown[0])}" if unknown else ""),
+        (options.get("sslmode", "prefer") not in _SSL_MODES, f"sslmode is one of {', '.join(sorted(_SSL_MODES))}"),
+        (
+            options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES,
+            f"target_session_attrs is one of {', '.join(sorted(_SESSION_ATTRIBUTES))}",
+        ),
+    )
+    for is_so, what in problems:
+        if is_so:
+            raise ValueError(f"write postgresql://user@host:5432/database{what and f': {what}'}")
 
 
 async def connect(servers: Servers, *, command_s: float) -> Link:
@@ -69,6 +77,9 @@ async def connect(servers: Servers, *, command_s: float) -> Link:
         statement_cache_size=0,  # who prepares what, and under which name, is said by those who ask
         server_settings={"application_name": "garrison"},
     )
+    if connection.get_settings().server_encoding != "UTF8":
+        connection.terminate()
+        raise StoreError("store_schema", "the database's encoding is not UTF8: make one by createdb --encoding=UTF8")
     return Link(connection, is_pooled=answering != connection.get_server_pid())
 
 

@@ -24,6 +24,7 @@ the counter as it was cut: nodes remember it.
 
 import hashlib
 import math
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -55,10 +56,15 @@ return lefts
 _BEAT: Final = b"""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local is_new = redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now - ARGV[2]))
 redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[2] / 1000))
-return {is_new, redis.call('ZCARD', KEYS[1])}
+local mark = redis.call('GET', KEYS[2])
+if not mark then
+  mark = ARGV[3]
+  redis.call('SET', KEYS[2], mark)
+end
+return {mark, redis.call('ZCARD', KEYS[1])}
 """
 _TAKE_DIGEST = hashlib.sha1(_TAKE, usedforsecurity=False).hexdigest().encode()  # how Redis names scripts
 _BY_DIGEST = b"$7\r\nEVALSHA\r\n" + b"$40\r\n" + _TAKE_DIGEST + b"\r\n"
@@ -138,12 +144,18 @@ class Turn(Generic[Ticket]):
         connection.send(head + _BY_DIGEST + words, answered)
 
 
-async def beat(connection: Connection, key: bytes, member: str, *, lifetime_s: float) -> tuple[bool, int]:
-    """Say that `member` lives, for `lifetime_s`. Return whether that was news, and how many live. Raises RedisError."""
-    reply = await connection.call("EVAL", _BEAT, 1, key, member, int(lifetime_s * 1e6))
-    if not isinstance(reply, list) or len(reply) != 2:
+async def beat(
+    connection: Connection, members: bytes, member: str, mark: bytes, *, lifetime_s: float
+) -> tuple[bytes, int]:
+    """Say that `member` lives, for `lifetime_s`. Return what stands at `mark`, and how many live. Raises RedisError.
+
+    At `mark` stands something random that is written once: it is another after Redis has lost what it held.
+    """
+    words = (members, mark, member, int(lifetime_s * 1e6), secrets.token_hex(8))
+    reply = await connection.call("EVAL", _BEAT, 2, *words)
+    if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[0], bytes):
         raise RedisError("protocol")
-    return bool(reply[0]), int(reply[1])
+    return reply[0], int(reply[1])
 
 
 async def leave(connection: Connection, key: bytes, member: str) -> None:

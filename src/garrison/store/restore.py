@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from garrison.core.errors import StoreError
 from garrison.store.backup import Copy, check_copy, new_file, side_files, sync
+from garrison.store.move import is_moved
 
 _LOCK_BYTES = (512, 0x40000000)
 """Length and place of SQLite's locks in the file: pending, reserved and shared (`os_unix.c`, PENDING_BYTE)."""
@@ -70,6 +72,11 @@ def restoring(file: Path, database: Path, *, replace: bool) -> Iterator[Restorin
         raise ValueError(f"{file} is a database in use; garrison backup makes a copy that can be restored")
     if not replace and any(one.exists() for one in (database, side_files(database)[0])):
         raise ValueError(f"there is a database {database}; --replace puts the copy in its place and keeps it beside")
+    with contextlib.suppress(StoreError, sqlite3.Error):  # one that is damaged may be replaced
+        if is_moved(database):
+            raise ValueError(
+                f"{database} was moved to PostgreSQL, its data is there: garrison move --undo comes back to it first"
+            )
     try:
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -239,6 +239,13 @@ def test_what_cannot_be_restored_changes_nothing(directory: Path) -> None:
     assert (directory / DATABASE).read_bytes() == database
 
 
+def test_a_restore_makes_no_secret_for_a_copy_that_has_one(directory: Path, tmp_path_factory: Any) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = command(elsewhere, "restore", str(directory / "copy.db"))
+    assert (done.exit_code, "var/secret" in done.stderr) == (2, True)
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_any_other_process_that_has_it_open_is_in_the_way(directory: Path) -> None:
     code = "import sqlite3, sys; c = sqlite3.connect('var/garrison.db'); c.execute('SELECT 1 FROM leases').fetchall();"
     code += "print('open', flush=True); sys.stdin.read()"

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,14 @@ import asyncpg
 import pytest
 
 import garrison.serve.start  # noqa: F401 - every table is declared by something in it
+from garrison.core.errors import StoreError
 from garrison.store.migrate import HEAD, VERSION_TABLE, current
+from garrison.store.opening import write_once
+from garrison.store.postgresql import LOCK
 from garrison.store.schema import metadata
 from tests.cli.credentials import ALL, Credentials, command, document, kids
-from tests.process.server import PASSWORD, RAISED, Server
+from tests.process import forks
+from tests.process.server import GARRISON, PASSWORD, RAISED, Server
 from tests.store.postgresql import database
 from tests.stores import needs_sqlite_file
 
@@ -25,6 +32,7 @@ pytestmark = needs_sqlite_file
 
 ENVIRONMENT = {**RAISED, "GARRISON_PASSWORD_COST": "m=64,t=1,p=1"}
 DATABASE = Path("var/garrison.db")
+_HERE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
 
 
 @pytest.fixture
@@ -103,6 +111,7 @@ def test_whoever_was_signed_in_stays_so(tmp_path: Path, url: str) -> None:
 
 
 def test_a_move_can_be_undone_and_done_again(directory: Path, url: str) -> None:
+    assert command(directory, "backup", "copy.db").exit_code == 0
     nothing = command(directory, "move", "--undo")
     assert (nothing.exit_code, "was not moved" in nothing.stderr) == (1, True)
     client = json.loads(command(directory, "client", "create", "--name", "reports", "--json").stdout)
@@ -110,9 +119,11 @@ def test_a_move_can_be_undone_and_done_again(directory: Path, url: str) -> None:
     assert done.exit_code == 0, done.stderr
     assert "accounts" in done.stdout
     assert "GARRISON_DATABASE_URL" in done.stderr
-    for words in (("move", url), ("migrate",), ("backup", "copy.db")):
+    for words in (("move", url), ("migrate",), ("backup", "copy-2.db")):
         refused = command(directory, *words)
         assert (refused.exit_code, "was moved to PostgreSQL" in refused.stderr) == (1, True), words
+    refused = command(directory, "restore", "copy.db", "--replace")
+    assert (refused.exit_code, "move --undo" in refused.stderr) == (2, True), "or two stores would be the one"
     undone = command(directory, "move", "--undo", "--json")
     assert undone.exit_code == 0, undone.stderr
     assert current(directory / DATABASE) == HEAD
@@ -205,6 +216,61 @@ def test_a_target_that_cannot_commit_leaves_the_file_in_use(directory: Path, url
     assert (done.exit_code, "refused" in done.stderr) == (1, True), done.stderr
     assert tables_of(url) == set()
     assert current(directory / DATABASE) == HEAD, "the mark was taken back"
+
+
+def test_a_commit_that_is_not_answered_may_have_been_made(
+    directory: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stores that are both taken for the one would be two answers to whether a session has ended."""
+
+    def lost(address: str, work: Callable[[Any], Any], **more: Any) -> Any:
+        result = write_once(address, work, **more)
+        if work.__name__ == "work":
+            raise StoreError("store_unavailable", "the connection was closed in the middle of operation")
+        return result
+
+    monkeypatch.setattr("garrison.store.move.write_once", lost)
+    done = command(directory, "move", url)
+    assert (done.exit_code, "cut off in the end" in done.stderr) == (1, True), done.stderr
+    monkeypatch.undo()
+    assert asked(url, "SELECT count(*) FROM accounts") == [(1,)]
+    refused = command(directory, "account", "list")
+    assert (refused.exit_code, "was moved to PostgreSQL" in refused.stderr) == (1, True)
+    assert command(directory, "move", "--undo").exit_code == 0
+    assert command(directory, "account", "list").exit_code == 0
+
+
+def test_a_move_that_is_interrupted_moves_nothing(directory: Path, url: str) -> None:
+    with open(os.devnull, "r+b") as nothing, hold_writes(url) as is_waited_for:
+        files = {"stdin": nothing.fileno(), "stdout": nothing.fileno(), "stderr": nothing.fileno()}
+        moving = forks.start([GARRISON, "move", url], directory, {"PATH": "/usr/bin:/bin"}, **files)
+        is_waited_for()
+        moving.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert moving.wait(30) != 0
+    assert tables_of(url) == set()
+    assert command(directory, "account", "list").exit_code == 0
+
+
+@contextmanager
+def hold_writes(url: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock of all writes; give what waits until somebody else waits for it."""
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(url, timeout=5))
+    waiting = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = {_HERE}"
+
+    def wait() -> None:
+        end = time.monotonic() + 20
+        while loop.run_until_complete(connection.fetchval(waiting)) == 0:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    try:
+        loop.run_until_complete(connection.execute(f"SELECT pg_advisory_lock({LOCK})"))
+        yield wait
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()
 
 
 def test_wrong_use_is_told(directory: Path) -> None:

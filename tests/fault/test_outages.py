@@ -24,6 +24,7 @@ import asyncpg
 import httpx2
 import pytest
 
+from garrison.serve.server import KILL_AFTER_S
 from garrison.store.postgresql import LOCK
 from garrison.store.postgresql_aside import COLD_S
 from tests.fault.ledger import APP, Person, Refused, bearer, check_503, lives
@@ -272,6 +273,29 @@ def disable(directory: Path, url: str, email: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **CHEAP, "GARRISON_DATABASE_URL": url}
     done = forks.run([GARRISON, "account", "disable", email], directory, environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_server_whose_store_is_silent_ends_in_time_and_says_what_is_lost(
+    tmp_path: Path, postgresql: PrivatePostgreSQL, url: str
+) -> None:
+    with (
+        FaultProxy("127.0.0.1", postgresql.port, seed=SEED) as proxy,
+        serving(tmp_path, url.replace(f":{postgresql.port}/", f":{proxy.port}/")) as server,
+        httpx2.Client(base_url=server.url, timeout=30) as client,
+    ):
+        assert client.get("/health/ready").status_code == 200
+        proxy.set(BLACK_HOLE)
+        for _ in range(20):
+            assert client.get("/whoami").status_code == 401
+        client.close()
+        assert server.process is not None
+        began = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(KILL_AFTER_S) == 0
+        took_s = time.monotonic() - began
+    lost = re.findall(r"refusals_lost .*count=(\d+)", server.log.read_text())
+    print(f"SIGTERM while the store is silent: ended after {took_s:.1f} s, counts lost: {lost}", file=sys.stderr)
+    assert lost == ["20"]
 
 
 def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:

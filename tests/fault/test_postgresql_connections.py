@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from garrison.core.errors import StoreError
-from garrison.store.postgresql import IDLE_S, LOCK_S, STATEMENT_S, PostgresDatabase, open_postgresql
+from garrison.store.postgresql import IDLE_S, LOCK_S, READERS, STATEMENT_S, PostgresDatabase, open_postgresql
 from garrison.store.postgresql_aside import COLD_S
 from garrison.store.postgresql_link import CONNECT_S
 from garrison.store.worker import PATIENCE_S
@@ -248,9 +248,13 @@ async def test_a_standby_is_no_store_behind_a_pooler_either_and_who_took_over_is
 
         behind = open_postgresql(pooled)
         assert await cold(behind) == 1
+        assert [await behind.read(count) for _ in range(READERS)] == [1] * READERS
         await asyncio.to_thread(turn, pooled, tmp_path, standby.url())
         assert (await took(cold(behind)))[0] == "store_unavailable", "the pooler turned to the standby"
+        for _ in range(2 * READERS):  # each of them
+            assert (await took(behind.read(count)))[0] == "store_unavailable"
         await asyncio.to_thread(turn, pooled, tmp_path, postgresql.url())
+        assert await behind.read(count) == 1
         assert await cold(behind) == 1
         history = (await behind.news()).history
         assert (await behind.news()).history == history

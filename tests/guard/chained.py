@@ -58,6 +58,7 @@ class Verified:
     account_version: int = 1
     session_version: int = 1
     rests_on: tuple[tuple[str, int], ...] = ()
+    kid: str = ""
 
 
 @dataclass

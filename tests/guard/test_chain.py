@@ -309,10 +309,11 @@ async def test_an_error_while_asking_who_it_is_denies(
 @pytest.mark.parametrize("by", [ADA, ADA_BY_COOKIE])
 @pytest.mark.parametrize("media", ["text/plain", "application/json"])
 @pytest.mark.parametrize("target", ["/mine", "/public"])
-@pytest.mark.parametrize("end", ["session", "account", "time", None])
+@pytest.mark.parametrize("end", ["session", "account", "time", "key", None])
 async def test_a_body_is_not_read_on_for_a_credential_that_ended_meanwhile(
     rig: Rig, by: dict[str, str], media: str, target: str, end: str | None
 ) -> None:
+    rig.tokens.known["ada"].kid = "kid-1"
     going_on = await opened(
         rig,
         "http",
@@ -324,6 +325,8 @@ async def test_a_body_is_not_read_on_for_a_credential_that_ended_meanwhile(
     )
     if end == "time":
         rig.clock.advance(2e9)
+    elif end == "key":
+        rig.streams.end_keys({"kid-1"})
     elif end is not None:
         rig.view.applied(end, {"session": "ses_ada", "account": "ada"}[end], 2)
     going_on.inbox.put_nowait({"type": "http.request", "body": b"]"})
@@ -335,6 +338,34 @@ async def test_a_body_is_not_read_on_for_a_credential_that_ended_meanwhile(
         assert json.loads(reply.body)["who"] == "", "a dead cookie is anonymous there"
     else:
         assert (reply.status, reply.code) == (401, "invalid_token")
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/json"])
+@pytest.mark.parametrize("are_heard", [True, False])
+async def test_the_end_of_a_body_waits_for_news_and_without_them_nothing_is_done(
+    rig: Rig, media: str, are_heard: bool
+) -> None:
+    going_on = await opened(
+        rig,
+        "http",
+        "/mine",
+        {**ADA, "content-type": media, "transfer-encoding": "chunked"},
+        until="http.response.start",
+        method="POST",
+        body=b"[",
+    )
+    rig.clock.advance(3)
+    going_on.inbox.put_nowait({"type": "http.request", "body": b"]"})
+    await asyncio.sleep(0.05)
+    assert not going_on.task.done()
+    if are_heard:
+        rig.view.polled(rig.clock.boot())
+    await asyncio.wait_for(going_on.task, 5)
+    reply = Reply(going_on.sent)
+    if are_heard:
+        assert json.loads(reply.body)["who"] == "ada"
+    else:
+        assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "store_unavailable", "1")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
@@ -453,6 +484,7 @@ class Streaming:
             routes=[
                 Route("/events", self.events),
                 Route("/export", self.export),
+                Route("/slowly", self.slowly),
                 Route("/background", self.background, methods=["POST"]),
                 Route("/read", self.read, methods=["POST"]),
                 WebSocketRoute("/chat", self.chat),
@@ -475,6 +507,14 @@ class Streaming:
             yield "b"
 
         return StreamingResponse(lines(), background=BackgroundTask(self.later))
+
+    async def slowly(self, request: Request) -> Response:
+        async def lines() -> AsyncIterator[str]:
+            yield "a"
+            await self.release.wait()
+            yield "b"
+
+        return StreamingResponse(lines())
 
     async def background(self, request: Request) -> Response:
         return JSONResponse({}, background=BackgroundTask(self.later))
@@ -504,6 +544,7 @@ class Streaming:
 STREAMS: list[tuple[str, str, Rule | None]] = [
     ("GET", "/events", allow(signed_in=True)),
     ("GET", "/export", allow(signed_in=True)),
+    ("GET", "/slowly", allow(signed_in=True)),
     ("POST", "/background", allow(signed_in=True)),
     ("POST", "/read", allow(signed_in=True)),
     ("WS", "/chat", allow(signed_in=True)),
@@ -521,11 +562,13 @@ def account_changes(rig: Rig) -> None:
 
 def credential_expires(rig: Rig) -> None:
     rig.clock.advance(3600)
-    rig.streams.sweep(rig.clock.now(), trusted=True)
+    rig.view.polled(rig.clock.boot())
+    rig.streams.sweep(rig.clock.now())
 
 
 def news_stop(rig: Rig) -> None:
-    rig.streams.sweep(rig.clock.now(), trusted=False)
+    rig.clock.advance(2)
+    rig.streams.sweep(rig.clock.now())
 
 
 def streaming() -> tuple[Streaming, Rig]:
@@ -582,12 +625,33 @@ async def test_news_of_others_and_old_news_cut_nothing() -> None:
     rig.view.applied("account", "ses_ada", 2)
     rig.view.applied("session", "ada", 2)
     rig.view.applied("session", "ses_ada", 1)  # what the credential rests on already
-    rig.streams.sweep(rig.clock.now(), trusted=True)
+    rig.streams.sweep(rig.clock.now())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not stream.task.done()
     session_ends(rig)
     await ends(stream.task)
+
+
+async def test_a_process_that_was_frozen_sends_no_more_of_a_stream() -> None:
+    """Before it has looked whether anything ended meanwhile, and before anything has cut the stream."""
+    app, rig = streaming()
+    stream = await opened(rig, "http", "/slowly", ADA, until="http.response.body")
+    sent = len(stream.sent)
+    rig.clock.advance(3)
+    app.release.set()
+    await ends(stream.task)
+    assert len(stream.sent) == sent
+    assert len(rig.streams) == 0
+
+
+async def test_a_process_that_was_frozen_sends_nothing_more_to_a_web_socket() -> None:
+    _, rig = streaming()
+    socket = await opened(rig, "websocket", "/chat", ADA, until="websocket.accept")
+    rig.clock.advance(3)
+    socket.inbox.put_nowait({"type": "websocket.receive", "text": "hello"})
+    await ends(socket.task)
+    assert socket.types == ["websocket.accept", "websocket.close"]
 
 
 async def test_news_between_the_check_and_the_first_byte_cuts() -> None:

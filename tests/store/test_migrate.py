@@ -1,16 +1,20 @@
 """Migrations make what the models declare, once, in order, also when two start at once."""
 
+import asyncio
 import logging
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import Connection, MetaData, create_engine
 
 import garrison.identity.accounts.model
 import garrison.identity.clients.model
@@ -28,8 +32,10 @@ import garrison.identity.tokens.model  # noqa: F401 - all of these declare table
 from garrison.core.errors import StoreError
 from garrison.store import audit, counters, leases, log, migrate, secret_check  # noqa: F401 - and so do these
 from garrison.store.migrate import HEAD, MIGRATIONS, OLDEST, REVISIONS, VERSION_TABLE, current, ensure_schema, upgrade
+from garrison.store.opening import write_once
 from garrison.store.schema import metadata
 from tests.store.conftest import Python
+from tests.store.postgresql import database
 
 
 def statements(path: Path) -> dict[str, list[str] | None]:
@@ -159,6 +165,40 @@ def test_what_the_oldest_version_in_service_has_is_still_there_and_nothing_more_
         assert set(table.c.keys()) <= set(now.c.keys())
         for column in now.c:
             assert column.name in table.c or column.nullable or column.server_default is not None, f"{name}.{column}"
+
+
+def test_an_upgrade_gives_way_to_whoever_reads_and_to_those_who_come_later() -> None:
+    """A long reader, such as pg_dump, holds up the upgrade; the upgrade must not hold up everybody else meanwhile."""
+    with database() as url, ThreadPoolExecutor(1) as aside:
+
+        def older(connection: Connection) -> None:
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+            command.upgrade(config, "0012")
+
+        write_once(url, older)
+
+        async def read() -> float:
+            reader, other = await asyncpg.connect(url), await asyncpg.connect(url)
+            slowest = 0.0
+            async with reader.transaction():
+                await reader.execute("SELECT count(*) FROM clients")
+                upgrading = aside.submit(upgrade, url)
+                until = time.monotonic() + 5
+                while time.monotonic() < until:
+                    began = time.monotonic()
+                    await other.execute("SELECT count(*) FROM clients")
+                    slowest = max(slowest, time.monotonic() - began)
+                    await asyncio.sleep(0.01)
+                assert not upgrading.done()
+            await asyncio.to_thread(upgrading.result, 30)
+            for connection in (reader, other):
+                await connection.close()
+            return slowest
+
+        assert 0.3 < asyncio.run(read()) < 4, "it does try, and not for long"
+        assert current(url) == HEAD
 
 
 def test_what_is_no_database_is_an_outage(tmp_path: Path) -> None:

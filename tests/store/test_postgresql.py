@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from garrison.core.errors import StoreError
 from garrison.store import log
-from garrison.store.migrate import HEAD, current, upgrade
+from garrison.store.migrate import HEAD, current, ensure_schema, upgrade
 from garrison.store.postgresql import open_postgresql
 from garrison.store.postgresql_aside import MOST_CONNECTIONS
 from garrison.store.postgresql_link import check_address
@@ -69,6 +70,39 @@ def test_addresses() -> None:
     ):
         with pytest.raises(ValueError, match="write postgresql://"):
             check_address(wrong)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("postgresql://a:pa@ss@h/d", "%40"),
+        ("postgresql://h", "names no database"),
+        ("postgresql://h/d?sslmod=require", "sslmod"),
+        ("postgresql://h/d?sslmode=on", "verify-full"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said_without_it(address: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        check_address(address)
+    assert "pa@ss" not in str(caught.value)
+
+
+def test_another_encoding_is_refused_wherever_it_is_opened() -> None:
+    with database(template="template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'") as url:
+        for work in (partial(upgrade, url), partial(ensure_schema, url, migrate=True)):
+            with pytest.raises(StoreError, match="UTF8") as caught:
+                work()
+            assert caught.value.code == "store_schema"
+
+        async def read() -> None:
+            store = open_postgresql(url)
+            with pytest.raises(StoreError, match="UTF8"):
+                await store.read(lambda connection: connection)
+            with pytest.raises(StoreError):
+                await store.cold("SELECT 1", ())
+            await store.close()
+
+        asyncio.run(read())
 
 
 def test_of_ten_that_migrate_at_once_one_does() -> None:

@@ -1,6 +1,7 @@
 """The connection to Redis: in order, within its deadline or not at all, from any event loop, and found again."""
 
 import asyncio
+import contextlib
 import datetime
 import socket
 import ssl
@@ -220,6 +221,32 @@ async def test_while_redis_is_away_it_is_tried_by_one_and_rarely(private: RedisS
         await right.close()
     tries = int(stats.partition("total_connections_received:")[2].split()[0]) - 2
     assert 2 <= tries <= 2 + 2.5 / (MOST_PAUSE_S / 2) + 6
+
+
+async def test_one_that_answers_steadily_and_too_late_is_no_use() -> None:
+    """A command each millisecond, each reply a little later than the one before it: something always arrives."""
+    loop = asyncio.get_running_loop()
+    delay_s = 0.0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while asked := await reader.read(4096):
+                for _ in range(asked.count(b"PING")):
+                    loop.call_later(delay_s, writer.write, b"+PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as fake:
+        redis = Watched(f"redis://127.0.0.1:{fake.sockets[0].getsockname()[1]}")
+        connection = await redis.opened()
+        for _ in range(2000):
+            if not connection.is_open:
+                break
+            connection.send(packed("PING"), lambda _: None)
+            delay_s += 0.0003
+            await asyncio.sleep(0.001)
+        assert not connection.is_open
+        assert delay_s < 0.3, "soon"
+        await redis.close()
 
 
 # Event loops

@@ -179,6 +179,22 @@ async def test_where_redis_does_not_say_everybody_is_told_so(server: RedisServer
     await redis.close()
 
 
+@pytest.mark.parametrize("reply", [b"*1\r\n-ERR no\r\n", b"*1\r\n$1\r\n5\r\n", b"*1\r\n*0\r\n", b":5\r\n"])
+async def test_a_reply_of_another_kind_is_no_count(reply: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(4096):
+            writer.write(b"+PONG\r\n" if b"PING" in asked else reply)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as fake:
+        redis = Watched(f"redis://127.0.0.1:{fake.sockets[0].getsockname()[1]}")
+        node = Node(await redis.opened())
+        async with asyncio.timeout(5):
+            assert await node.take(b"a", Limit(5, 60)) is None
+        assert not node.connection.is_open
+        await redis.close()
+
+
 async def test_who_lives_is_known_and_so_is_whether_all_was_forgotten(server: RedisServer) -> None:
     redis = Watched(server.url)
     connection = await redis.opened()

@@ -179,6 +179,8 @@ class Chain:
 
         def watched_send(message: Message) -> Awaitable[None]:
             nonlocal ended
+            if call.task is not None and not self._streams.are_trusted():
+                call.cut = True
             if call.cut:
                 raise asyncio.CancelledError
             if message["type"] == "websocket.close":
@@ -274,6 +276,9 @@ class Chain:
     def _go_on(self, call: Call, message: Message) -> None:
         """See to the stream that the rest of a signed-in answer may be."""
         if call.cut:  # also where another task of the app's sends, or one that took no notice
+            raise asyncio.CancelledError
+        if call.task is not None and not self._streams.are_trusted():  # this process may have been frozen until now
+            call.cut = True
             raise asyncio.CancelledError
         if message.get("more_body"):
             if call.task is None:

@@ -4,17 +4,26 @@ A request is authorized when it starts; an event stream or web socket goes on fo
 known length and every web socket of a signed-in principal is registered here, and news of its session or account cuts
 it: the task is cancelled, the chain closes the connection (web socket 1008). A role change cuts, too: the client
 comes back with its new rights. Credentials also end by time, and a view that cannot hear news any more is not to be
-trusted with open streams: `sweep` handles both. A body that is still on its way then is not read to its end.
+trusted with open streams: `sweep` handles both. A body that is still on its way then is not read to its end, nor is
+one whose end comes while no news can be heard, since the credential it came with may have ended meanwhile.
 """
 
 import asyncio
 from collections.abc import Collection
+from typing import Any
 
 from garrison.core.principal import Principal
 from garrison.guard.authorize import invalid_token
 from garrison.guard.revocation import WHO, RevocationView
 from garrison.wire.answer import Message, Receive
 from garrison.wire.call import Call
+from garrison.wire.problem import problem
+
+_DEAF_S, _LOOK_EVERY_S = 1.0, 0.02
+"""How long the end of a body waits for news that do not come, and how often it looks."""
+_MARGIN_S = 0.2
+"""Streams are cut so long before the view is not fresh any more: cutting takes a moment, and the bound includes it."""
+_RETRY_SOON = ((b"retry-after", b"1"),)
 
 
 class CredentialEnded(Exception):
@@ -24,7 +33,7 @@ class CredentialEnded(Exception):
 class Streams:
     """The open streams of this process."""
 
-    __slots__ = ("_by_account", "_by_rest", "_by_session", "_view")
+    __slots__ = ("_by_account", "_by_rest", "_by_session", "_ended_keys", "_view")
 
     def __init__(self, view: RevocationView) -> None:
         self._view = view
@@ -32,6 +41,7 @@ class Streams:
         self._by_account: dict[str, set[Call]] = {}
         self._by_rest: dict[str, set[Call]] = {}
         """By client and token that a credential came through (token exchange)."""
+        self._ended_keys: set[str] = set()
         view.listen(self._on_news)
 
     def __len__(self) -> int:
@@ -48,21 +58,27 @@ class Streams:
             self._by_session.setdefault(credential.session_id, set()).add(call)
         for one, _ in credential.rests_on:
             self._by_rest.setdefault(one, set()).add(call)
-        if self._view.has_ended(credential):  # between the check and the first byte
+        if self._has_ended(credential):  # between the check and the first byte
             _cut(call)
 
     def attended(self, call: Call, receive: Receive) -> Receive:
         """Return a `receive` that gives no piece of a body once the credential has ended, but raises `CredentialEnded`.
 
         A body may take a quarter of an hour to come. What was kept in readiness while a session was good, a byte short
-        of complete, must not be done after it. Where a dead cookie is anonymous, one that has just died is, too.
+        of complete, must not be done after it. Where a dead cookie is anonymous, one that has just died is, too. Where
+        no news can be heard, nobody knows: 503.
         """
-        has_ended = self._view.has_ended
 
         async def attend() -> Message:
             message = await receive()
-            if message["type"] != "http.request" or call.credential is None or not has_ended(call.credential):
+            if message["type"] != "http.request" or call.credential is None:
                 return message
+            if not self._has_ended(call.credential):
+                if not await self._heard():
+                    call.replaced = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
+                    raise CredentialEnded
+                if not self._has_ended(call.credential):
+                    return message
             explicit = b"authorization" in call.headers or b"x-api-key" in call.headers
             if call.granted or explicit or not call.plan.is_lenient:
                 call.replaced = invalid_token(call)
@@ -84,8 +100,13 @@ class Streams:
                     del table[key]
         call.task = None
 
-    def sweep(self, now: float, *, trusted: bool) -> None:
+    def are_trusted(self) -> bool:
+        """Say whether news are heard, for a moment longer at least."""
+        return self._view.is_fresh(margin_s=_MARGIN_S)
+
+    def sweep(self, now: float) -> None:
         """Cut what has expired by `now` (Unix seconds), or everything when the view is not to be trusted."""
+        trusted = self.are_trusted()
         for calls in list(self._by_account.values()):
             for call in list(calls):
                 if call.cut:  # the app went on after the first time
@@ -106,10 +127,22 @@ class Streams:
 
     def end_keys(self, kids: Collection[str]) -> None:
         """Cut what runs on a token that one of these keys signed."""
+        self._ended_keys.update(kids)
         for calls in list(self._by_account.values()):
             for call in list(calls):
                 if getattr(call.credential, "kid", "") in kids:
                     _cut(call)
+
+    async def _heard(self) -> bool:
+        """Wait for news, if there are none to be trusted; say whether there are."""
+        for _ in range(round(_DEAF_S / _LOOK_EVERY_S)):
+            if self._view.is_fresh():
+                return True
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return False
+
+    def _has_ended(self, credential: Any) -> bool:
+        return self._view.has_ended(credential) or getattr(credential, "kid", "") in self._ended_keys
 
 
 def _cut(call: Call) -> None:

@@ -43,6 +43,8 @@ _POLL_EVERY_S = 0.1
 _WRITE_EVERY_S = 5.0
 _SWEEP_EVERY_S = 30.0
 _RETRY_S = 1.0
+_END_S = 4.0
+"""How long an end waits for a store that does not answer; `serve/server.py` ends the process after 9 s in any case."""
 _LEASE_S = 90.0
 _POLL_ROWS = 1000
 _WAKE_MOST_S = 0.005
@@ -158,6 +160,7 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(self._hear(news), name="garrison news"),
             asyncio.create_task(self._keep_house(), name="garrison background"),
+            asyncio.create_task(self._watch_streams(), name="garrison streams"),
         ]
         self.has_background = True
         try:
@@ -180,20 +183,30 @@ class Runtime:
         self._closed = True
         if all(task.get_loop() is asyncio.get_running_loop() for task in self._tasks):
             await self._rest()  # before the server is told that all is done, for then it ends whatever still runs
-        with contextlib.suppress(StoreError):
-            await self._identity.cache.flush(self._clock.now(), force=True)
-            await self._identity.tokens.flush()
-        try:
-            await self._write_refusals()
-        except StoreError as error:
-            counts, overflow = self._refusals.drain()
-            _log.error("refusals_lost", code=error.code, count=sum(counts.values()) + overflow)
+        await self._write_what_is_pending()
         self._identity.passwords.close()
         if self._told is not None:
             await self._told.close()
         if self._shared is not None:
             await self._shared.close()
         await self._database.close()
+
+    async def _write_what_is_pending(self) -> None:
+        """Write what waits to be written, as far as the store takes it in time; what is lost is counted."""
+        code = "store_busy"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                for write in (self._write_refusals, self._flush_all, self._identity.tokens.flush):
+                    try:
+                        await write()
+                    except StoreError as error:
+                        code = error.code
+        counts, overflow = self._refusals.drain()
+        if counts or overflow:
+            _log.error("refusals_lost", code=code, count=sum(counts.values()) + overflow)
+
+    async def _flush_all(self) -> None:
+        await self._identity.cache.flush(self._clock.now(), force=True)
 
     async def _hear(self, news: asyncio.Event) -> None:
         """Poll for ever, at once when woken. Nothing else is done here: a write that waits must not make us deaf."""
@@ -204,7 +217,14 @@ class Runtime:
                     await news.wait()
             news.clear()
             self._reads = await self._tried("news", self._poll)
-            self._streams.sweep(self._clock.now(), trusted=self._view.is_fresh())
+
+    async def _watch_streams(self) -> None:
+        """Cut streams whose time is over, for ever; whatever a poll waits for."""
+        while True:
+            await asyncio.sleep(_POLL_EVERY_S)
+            if not self._streams.are_trusted():
+                await asyncio.sleep(_WAKE_MOST_S)  # a loop that was held up polls first
+            self._streams.sweep(self._clock.now())
 
     async def _keep_house(self) -> None:
         """Write what waits to be written, and do what is due, for ever."""
@@ -218,8 +238,8 @@ class Runtime:
         boot = self._clock.boot()
         if boot - self._written_at >= _WRITE_EVERY_S:
             self._written_at = boot
-            await self._identity.cache.flush(self._clock.now())
             await self._write_refusals()
+            await self._identity.cache.flush(self._clock.now())
         await self._identity.signing.keep()
         self._identity.foreign.refresh_if_due()
         await self._identity.tokens.flush()
@@ -293,7 +313,7 @@ class Runtime:
                 (key.code, key.who, key.route, key.minute): count for key, count in counts.items()
             }
             await self._database.write(lambda connection: audit.record_refusals(connection, rows, overflow, now))
-        except StoreError:
+        except BaseException:  # an end that comes meanwhile, too
             self._refusals.restore(counts, overflow)
             raise
 

@@ -13,6 +13,7 @@ in the same file with Alembic, too, is not in our way nor we in its.
 """
 
 import contextlib
+import random
 import sqlite3
 import time
 from pathlib import Path
@@ -52,6 +53,8 @@ MOVED = "-moved"
 """What stands behind the revision of a SQLite file whose contents went to another store (`store/move.py`)."""
 _WAIT_S = 60.0
 """How long to wait for another process that is upgrading the same file."""
+_GIVE_WAY_S = 1.0
+"""How long an upgrade on PostgreSQL waits for a table, holding up whoever comes for it later."""
 
 
 def current(address: str | Path) -> str | None:
@@ -102,7 +105,7 @@ def upgrade(address: str | Path) -> None:
     database of a newer version, `store_busy` when others held it for too long.
     """
     if is_postgresql(address):
-        write_once(address, upgrade_within, wait_s=_WAIT_S)
+        _upgrade_postgresql(address)
         return
     path = sqlite_path(address)
     create_file(path)
@@ -115,6 +118,33 @@ def upgrade(address: str | Path) -> None:
             raise
         raise outage from error
     check_known(current(path), of="the database")
+
+
+def _upgrade_postgresql(address: str | Path) -> None:
+    """Try until it succeeds, for a minute: waiting for a table holds up everybody who comes for it afterwards.
+
+    A long reader, such as pg_dump, keeps a table from being changed; an ALTER TABLE that waits for it keeps all others
+    from reading. So it gives way after a moment, and with it the lock of all writes.
+    """
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            write_once(address, _upgrade_or_give_way, wait_s=_WAIT_S)
+            return
+        except StoreError as error:
+            if error.code != "store_busy":
+                raise
+            if time.monotonic() > deadline:
+                text = (
+                    "somebody reads the tables all the time (pg_dump, an open transaction), or writes: try again later"
+                )
+                raise StoreError("store_busy", text) from error
+        time.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - so that others get their turn
+
+
+def _upgrade_or_give_way(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SELECT set_config('lock_timeout', '{_GIVE_WAY_S * 1000:.0f}', true)")
+    upgrade_within(connection)
 
 
 def _connect(path: Path) -> Connection:

@@ -62,6 +62,12 @@ BATCH = 2000
 _BUSY_S = 2.0
 _DIGESTS = 1 << 256
 _MARK = text(f"UPDATE {VERSION_TABLE} SET version_num = :new WHERE version_num = :old")  # noqa: S608 - a constant
+_PERHAPS = (
+    "it was cut off in the end, so PostgreSQL may hold everything by now, and this file is taken as moved. Look there:"
+    " with GARRISON_DATABASE_URL naming PostgreSQL, garrison account list shows the accounts, or says that there are no"
+    " tables. If they are there, go on with PostgreSQL; if not, garrison move --undo comes back to this file, and all"
+    " sessions in it end"
+)
 _NEXT = text("SELECT setval(pg_get_serial_sequence(:name, :column), :highest)")
 
 
@@ -103,7 +109,7 @@ def move(path_or_url: str | Path, url: str, progress: Progress) -> Moved:
     with _alone(path) as source:
         left = _foreign_tables(source)
         _demand_that_all_fits(source)
-        with _mark(source) as mark:
+        with _mark(source, url) as mark:
 
             def work(target: Connection) -> tuple[MovedTable, ...]:
                 moved = _copy_all(source, target, progress)
@@ -161,8 +167,12 @@ def _alone(path: Path) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def _mark(source: Connection) -> Iterator[Callable[[], None]]:
-    """Give a function that marks the file as moved; the mark is taken back where the context ends with an error."""
+def _mark(source: Connection, url: str) -> Iterator[Callable[[], None]]:
+    """Give a function that marks the file as moved. Where the context ends with an error, the mark is taken back.
+
+    But not where PostgreSQL may hold it all: a commit that was not answered may have been made, and two stores that are
+    both taken for the one would be two answers to whether a session has ended.
+    """
     marked: list[str] = []
 
     def mark() -> None:
@@ -171,10 +181,21 @@ def _mark(source: Connection) -> Iterator[Callable[[], None]]:
 
     try:
         yield mark
-    except BaseException:
-        if marked:
+    except BaseException as error:
+        if marked and _is_empty(url):
             _set_revision(source, HEAD + MOVED, HEAD)
+        elif marked:
+            raise GarrisonError("moved_perhaps", _PERHAPS) from error
         raise
+
+
+def _is_empty(url: str) -> bool:
+    """Say whether it is certain that nothing was written there."""
+    try:
+        write_once(url, _demand_empty)
+    except (GarrisonError, SQLAlchemyError):
+        return False
+    return True
 
 
 def _set_revision(connection: Connection, old: str, new: str) -> None:

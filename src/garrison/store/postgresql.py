@@ -16,6 +16,7 @@ opens another.
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -58,8 +59,10 @@ _UNNAMED = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": 
 """How statements are prepared behind a pooler: see `postgresql_link`."""
 _BEGIN_READ = (
     f"SELECT set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true),"
-    f" set_config('idle_in_transaction_session_timeout', '{IDLE_S * 1000:.0f}', true)"
+    f" set_config('idle_in_transaction_session_timeout', '{IDLE_S * 1000:.0f}', true),"
+    " pg_is_in_recovery()"
 )
+"""A pooler may have turned to a standby, which may lag behind by any time: what it says is not the state of things."""
 
 
 def open_postgresql(text: str, *, most_waiting: int = MOST_WAITING) -> "PostgresDatabase":
@@ -192,7 +195,9 @@ class _Driver:
             engine = engine.execution_options(postgresql_readonly=True)
 
         def on_begin(connection: Connection) -> None:
-            connection.exec_driver_sql(self._begin)
+            begun = connection.exec_driver_sql(self._begin).one()
+            if not self._writes and begun[-1]:
+                raise StoreError("store_unavailable", "a standby answers, which lags behind")
 
         event.listen(engine, "begin", on_begin)
         refuse_unstorable(engine)
@@ -212,15 +217,20 @@ def run_once(text: str, work: Callable[[Connection], T], *, wait_s: float = LOCK
     """Run `work` in one write on a connection of its own, and wait: for a start or a command. Blocks the caller.
 
     On a thread of its own, since a start may stand within a running loop. `wait_s` is how long to wait for others'
-    writes. Raises what `work` raises, with nothing written, and StoreError.
+    writes. Raises what `work` raises, with nothing written, and StoreError; KeyboardInterrupt, with nothing written but
+    where the commit was under way.
     """
+    interrupted = threading.Event()
     driver = _Driver(Servers(text), writes=True, lock_s=wait_s, idle_s=ONCE_IDLE_S)
 
     def transact() -> T:
         connection = driver.connect()
         try:
             with connection.begin():
-                return work(connection)
+                result = work(connection)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                return result
         finally:
             driver.disconnect(connection)
 
@@ -232,7 +242,11 @@ def run_once(text: str, work: Callable[[Connection], T], *, wait_s: float = LOCK
 
     try:
         with ThreadPoolExecutor(1, "garrison-store-once") as thread:
-            return thread.submit(on_thread).result()
+            try:
+                return thread.submit(on_thread).result()
+            except KeyboardInterrupt:  # the thread is waited for, and must not do in the end what was called off
+                interrupted.set()
+                raise
     except Exception as error:
         outage = store_error_of(error)
         if outage is None:

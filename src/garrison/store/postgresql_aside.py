@@ -32,6 +32,8 @@ COLD_S = 2.0
 """How long the guard waits for a cold read: then it is 503."""
 TRY_S = 0.9
 """How long one statement of a cold read waits: a connection that is dead without knowing costs one."""
+END_S = 1.0
+"""How long an end waits for connections to be closed."""
 _PAUSE_S, _PAUSE_MOST_S = 0.02, 0.25
 """Between tries of a cold read, twice as long each time, and shortened at random."""
 _PASSING = frozenset({"store_unavailable", "store_busy"})
@@ -98,10 +100,11 @@ class Aside:
         if loop is None or thread is None:
             return
         with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(self._end(), loop).result(CONNECT_S)
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result(END_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        thread.join(END_S)
+        if not thread.is_alive():
+            loop.close()
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:

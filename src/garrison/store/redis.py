@@ -202,7 +202,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each reply to whom it belongs."""
-        self._was_late = False
         reader, waiting = self._reader, self._waiting
         try:
             reader.feed(data)

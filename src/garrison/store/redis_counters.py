@@ -135,7 +135,7 @@ class Turn(Generic[Ticket]):
                 answered_at_last(reply)
 
         def answered_at_last(reply: Any) -> None:
-            if isinstance(reply, list) and len(reply) == count:
+            if isinstance(reply, list) and len(reply) == count and not any(one.__class__ is not int for one in reply):
                 settle(tickets, reply)
                 return
             settle(tickets, None)

@@ -33,6 +33,11 @@ class KeptSessions:
         sealed = self._sealer.seal(session_id.encode(), place=_place(name))
         await self._connection().call("SET", name, sealed, "PX", _milliseconds(ttl_s))
 
+    def demand(self) -> None:
+        """Raise RedisError where Redis is known to be away; from any thread, before anything is written."""
+        if self._redis.is_lost:
+            raise RedisError("unreachable")
+
     async def find(self, secret_digest: bytes) -> str | None:
         """Return the id of the session that the secret of this digest opens."""
         name = _name(secret_digest)

@@ -118,6 +118,7 @@ class SessionService:
         idle_s = min(settings.session_idle_s, expires_at - now)
         kept = self._kept if carrier == "cookie" else None
         if kept is not None:
+            kept.demand()  # or a row would stay that nothing opens
             secret_digest = digest(secret, purpose=COOKIE_PURPOSE)
             change.afterwards.append(lambda: kept.keep(secret_digest, session_id, ttl_s=idle_s))
         opens_by_sql = carrier == "cookie" and kept is None

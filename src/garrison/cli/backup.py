@@ -63,11 +63,11 @@ def restore_command(
     keep_clients: KeepClients = False,
     json: Json = False,
 ) -> None:
-    """Make a copy the SQLite database again, with nothing in it that opens anything. The server must be stopped.
+    """Put a copy in the SQLite database's place.
 
-    Whatever was revoked after the copy was taken stays dead, because all sessions, tokens, keys that sign, API keys
-    and OAuth clients end: people sign in again, API keys are made anew, clients are enabled one by one. Passwords,
-    roles and disabled accounts are as they were in the copy.
+    The server must be stopped. Nothing in the copy opens anything afterwards: whatever was revoked after it was taken
+    stays dead, because all sessions, tokens, keys that sign, API keys and OAuth clients end. People sign in again, API
+    keys are made anew, clients are enabled one by one. Passwords, roles and disabled accounts are as they were in it.
 
     \b
     Examples:
@@ -117,7 +117,7 @@ def restored_command(
     ] = False,
     json: Json = False,
 ) -> None:
-    """End whatever a database brings back that was restored by other means: pg_restore, a disk's snapshot.
+    """End what pg_restore or a snapshot brought back.
 
     Run it with the servers stopped, before the first of them starts. It does to the database that is configured what
     `garrison restore` does to a copy. Until it has run, servers on PostgreSQL log `database_copied` at each start.

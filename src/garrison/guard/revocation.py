@@ -52,9 +52,9 @@ class RevocationView:
         self.known_account: dict[str, int] = {}
         self.known_session: dict[str, int] = {}
 
-    def is_fresh(self, *, margin_s: float = 0.0) -> bool:
-        """Say whether the last poll that completed began less than the bound ago, and still will in `margin_s`."""
-        return self._clock.boot() + margin_s - self._polled_at < self._bound_s
+    def is_fresh(self, *, margin: float = 0.0) -> bool:
+        """Say whether the last poll that completed began less than the bound ago, and that share of it before."""
+        return self._clock.boot() - self._polled_at < self._bound_s * (1.0 - margin)
 
     def age_s(self) -> float:
         """Return seconds since the start of the last completed poll; infinite before the first."""

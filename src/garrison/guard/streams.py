@@ -21,8 +21,8 @@ from garrison.wire.problem import problem
 
 _DEAF_S, _LOOK_EVERY_S = 1.0, 0.02
 """How long the end of a body waits for news that do not come, and how often it looks."""
-_MARGIN_S = 0.2
-"""Streams are cut so long before the view is not fresh any more: cutting takes a moment, and the bound includes it."""
+_MARGIN = 0.2
+"""Share of the bound before whose end streams are cut: cutting takes a moment, and the bound includes it."""
 _RETRY_SOON = ((b"retry-after", b"1"),)
 
 
@@ -102,7 +102,7 @@ class Streams:
 
     def are_trusted(self) -> bool:
         """Say whether news are heard, for a moment longer at least."""
-        return self._view.is_fresh(margin_s=_MARGIN_S)
+        return self._view.is_fresh(margin=_MARGIN)
 
     def sweep(self, now: float) -> None:
         """Cut what has expired by `now` (Unix seconds), or everything when the view is not to be trusted."""

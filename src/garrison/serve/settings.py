@@ -253,7 +253,10 @@ class Settings(BaseModel):
         if is_postgresql(value):
             if not has_driver(value):
                 raise _problem("needs a driver for PostgreSQL: install Garrison with its extra, garrison[postgres]")
-            _parsed(check_address, value, _DATABASE_HELP)
+            try:
+                check_address(value)
+            except ValueError as error:
+                raise _problem(str(error)) from None
             return value
         path = value.removeprefix("sqlite:///")
         if path in ("", value, ":memory:") or "?" in path or "\x00" in path:

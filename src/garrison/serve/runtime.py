@@ -1,6 +1,6 @@
 """What runs while an app is guarded: the store, the view, the identity part, the chain, and the work in the background.
 
-    serve    one task polls the log and cuts streams, another writes idle times and refusals and sweeps under a lease
+    serve    one task polls the log, one cuts streams, one writes idle times and refusals and sweeps under a lease
     close    writes what is pending and lets go of the store
 
 A client that sends no lifespan (`TestClient(app)` without `with`: a new loop for every request) gets no background

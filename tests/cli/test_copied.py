@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from garrison.store import home
 from garrison.store.opening import write_once
@@ -76,6 +76,24 @@ def test_a_copy_that_lacks_nothing_ends_nothing(tmp_path: Path, first: str) -> N
         assert said(node) == 0
 
 
+@pytest.mark.parametrize("code", ["0A000", "42501"])
+def test_a_server_that_does_not_say_who_it_is_starts_all_the_same(first: str, code: str) -> None:
+    raises = f"BEGIN RAISE 'no' USING ERRCODE = '{code}'; END"
+    for statement in (
+        "CREATE SCHEMA shadow",
+        f"CREATE FUNCTION shadow.pg_control_system() RETURNS TABLE (system_identifier bigint) AS $$ {raises} $$"
+        " LANGUAGE plpgsql",
+    ):
+        asyncio.run(_ask(first, statement))
+
+    def ask(connection: Connection) -> object:
+        connection.execute(text("SET LOCAL search_path = shadow, pg_catalog, public"))
+        assert home.is_at_home(connection)
+        return connection.execute(text("SELECT 1")).scalar_one()
+
+    assert write_once(first, ask) == 1, "the transaction goes on"
+
+
 def test_a_role_that_may_not_ask_is_told_nothing(first: str) -> None:
     asyncio.run(_ask(first, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"))
     role = first.rpartition("/")[2]
@@ -83,9 +101,9 @@ def test_a_role_that_may_not_ask_is_told_nothing(first: str) -> None:
         asyncio.run(_ask(first, f"CREATE ROLE {role} LOGIN"))
         as_role = first.replace("postgres@", f"{role}@")
 
-        def ask(connection: object) -> object:
-            assert home.is_at_home(connection)  # type: ignore[arg-type]
-            return connection.execute(text("SELECT 1")).scalar_one()  # type: ignore[attr-defined]
+        def ask(connection: Connection) -> object:
+            assert home.is_at_home(connection)
+            return connection.execute(text("SELECT 1")).scalar_one()
 
         assert write_once(as_role, ask) == 1, "the transaction goes on"
     finally:

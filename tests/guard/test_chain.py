@@ -484,7 +484,6 @@ class Streaming:
             routes=[
                 Route("/events", self.events),
                 Route("/export", self.export),
-                Route("/slowly", self.slowly),
                 Route("/background", self.background, methods=["POST"]),
                 Route("/read", self.read, methods=["POST"]),
                 WebSocketRoute("/chat", self.chat),
@@ -507,14 +506,6 @@ class Streaming:
             yield "b"
 
         return StreamingResponse(lines(), background=BackgroundTask(self.later))
-
-    async def slowly(self, request: Request) -> Response:
-        async def lines() -> AsyncIterator[str]:
-            yield "a"
-            await self.release.wait()
-            yield "b"
-
-        return StreamingResponse(lines())
 
     async def background(self, request: Request) -> Response:
         return JSONResponse({}, background=BackgroundTask(self.later))
@@ -544,7 +535,6 @@ class Streaming:
 STREAMS: list[tuple[str, str, Rule | None]] = [
     ("GET", "/events", allow(signed_in=True)),
     ("GET", "/export", allow(signed_in=True)),
-    ("GET", "/slowly", allow(signed_in=True)),
     ("POST", "/background", allow(signed_in=True)),
     ("POST", "/read", allow(signed_in=True)),
     ("WS", "/chat", allow(signed_in=True)),
@@ -633,25 +623,26 @@ async def test_news_of_others_and_old_news_cut_nothing() -> None:
     await ends(stream.task)
 
 
-async def test_a_process_that_was_frozen_sends_no_more_of_a_stream() -> None:
-    """Before it has looked whether anything ended meanwhile, and before anything has cut the stream."""
+@pytest.mark.parametrize("ended", [None, "revoked", "deaf"])
+async def test_a_process_that_was_frozen_takes_nothing_from_a_web_socket_before_it_has_heard(ended: str | None) -> None:
     app, rig = streaming()
-    stream = await opened(rig, "http", "/slowly", ADA, until="http.response.body")
-    sent = len(stream.sent)
-    rig.clock.advance(3)
-    app.release.set()
-    await ends(stream.task)
-    assert len(stream.sent) == sent
-    assert len(rig.streams) == 0
-
-
-async def test_a_process_that_was_frozen_sends_nothing_more_to_a_web_socket() -> None:
-    _, rig = streaming()
     socket = await opened(rig, "websocket", "/chat", ADA, until="websocket.accept")
     rig.clock.advance(3)
     socket.inbox.put_nowait({"type": "websocket.receive", "text": "hello"})
+    await asyncio.sleep(0.05)
+    assert socket.types == ["websocket.accept"]
+    if ended == "revoked":
+        session_ends(rig)
+    if ended != "deaf":
+        rig.view.polled(rig.clock.boot())
+    if ended is None:
+        await asyncio.sleep(0.1)
+        assert socket.types == ["websocket.accept", "websocket.send"]
+        session_ends(rig)
     await ends(socket.task)
-    assert socket.types == ["websocket.accept", "websocket.close"]
+    assert socket.types[-1] == "websocket.close"
+    assert socket.types.count("websocket.send") == (ended is None)
+    assert app.done == ["chat"]
 
 
 async def test_news_between_the_check_and_the_first_byte_cuts() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from garrison import Garrison, Policy, public
@@ -28,25 +29,32 @@ def started(tmp_path: Path) -> Any:
     return garrison._start()
 
 
-async def test_an_end_in_the_middle_of_a_write_loses_no_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_end_in_the_middle_of_a_write_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = started(tmp_path)
     call = Call({"type": "http"})
     call.network, call.now = "192.0.2.1", 0.0
     for _ in range(5):
         runtime._refusals.note(call, "bad_path", 400)
+    original, begun = type(runtime._database).write, asyncio.Event()
 
-    async def write(*_: Any) -> None:
-        await asyncio.sleep(30)
+    async def write(self: Any, work: Any) -> Any:
+        begun.set()
+        await asyncio.sleep(0.1)
+        return await original(self, work)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(runtime._database), "write", write)
-        writing = asyncio.create_task(runtime._write_refusals())
-        await asyncio.sleep(0.01)
-        writing.cancel()
-        await asyncio.wait({writing})
-    counts, overflow = runtime._refusals.drain()
-    assert sum(counts.values()) + overflow == 5
-    await runtime.close()
+    monkeypatch.setattr(type(runtime._database), "write", write)
+    writing = asyncio.create_task(runtime._write_refusals())
+    await begun.wait()
+    writing.cancel()
+    await asyncio.wait({writing})
+    runtime._refusals.note(call, "bad_path", 400)
+    with capture_logs() as logs:
+        await runtime.close()
+    assert [entry for entry in logs if entry["event"] == "refusals_lost"] == []
+    store = open_store(tmp_path / "g.db")
+    stored = await store.read(lambda connection: connection.execute(text("SELECT sum(count) FROM refusals")).scalar())
+    assert stored == 6
+    await store.close()
 
 
 async def test_an_outage_is_over_when_the_store_is_back_and_not_when_nothing_is_due(

@@ -87,6 +87,12 @@ def test_what_is_wrong_with_an_address_is_said_without_it(address: str, says: st
     assert "pa@ss" not in str(caught.value)
 
 
+def test_a_part_of_a_password_is_no_option() -> None:
+    with pytest.raises(ValueError, match="write postgresql://") as caught:
+        check_address("postgresql://garrison:123/x?topsecret@db/garrison")
+    assert "topsecret" not in str(caught.value)
+
+
 def test_another_encoding_is_refused_wherever_it_is_opened() -> None:
     with database(template="template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'") as url:
         for work in (partial(upgrade, url), partial(ensure_schema, url, migrate=True)):

@@ -175,12 +175,12 @@ class Chain:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 call.gone = True
+            elif call.credential is not None and await self._streams.is_over(call):
+                raise asyncio.CancelledError
             return message
 
         def watched_send(message: Message) -> Awaitable[None]:
             nonlocal ended
-            if call.task is not None and not self._streams.are_trusted():
-                call.cut = True
             if call.cut:
                 raise asyncio.CancelledError
             if message["type"] == "websocket.close":
@@ -276,9 +276,6 @@ class Chain:
     def _go_on(self, call: Call, message: Message) -> None:
         """See to the stream that the rest of a signed-in answer may be."""
         if call.cut:  # also where another task of the app's sends, or one that took no notice
-            raise asyncio.CancelledError
-        if call.task is not None and not self._streams.are_trusted():  # this process may have been frozen until now
-            call.cut = True
             raise asyncio.CancelledError
         if message.get("more_body"):
             if call.task is None:

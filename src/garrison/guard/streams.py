@@ -9,7 +9,7 @@ one whose end comes while no news can be heard, since the credential it came wit
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from garrison.core.principal import Principal
@@ -21,7 +21,7 @@ from garrison.wire.problem import problem
 
 _DEAF_S, _LOOK_EVERY_S = 1.0, 0.02
 """How long the end of a body waits for news that do not come, and how often it looks."""
-_MARGIN = 0.2
+MARGIN = 0.2
 """Share of the bound before whose end streams are cut: cutting takes a moment, and the bound includes it."""
 _RETRY_SOON = ((b"retry-after", b"1"),)
 
@@ -33,10 +33,12 @@ class CredentialEnded(Exception):
 class Streams:
     """The open streams of this process."""
 
-    __slots__ = ("_by_account", "_by_rest", "_by_session", "_ended_keys", "_view")
+    __slots__ = ("_by_account", "_by_rest", "_by_session", "_ended_keys", "_hear", "_view")
 
-    def __init__(self, view: RevocationView) -> None:
+    def __init__(self, view: RevocationView, hear: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`hear` asks for news where nobody does so all the time."""
         self._view = view
+        self._hear = _nothing if hear is None else hear
         self._by_session: dict[str, set[Call]] = {}
         self._by_account: dict[str, set[Call]] = {}
         self._by_rest: dict[str, set[Call]] = {}
@@ -100,9 +102,16 @@ class Streams:
                     del table[key]
         call.task = None
 
+    async def is_over(self, call: Call) -> bool:
+        """Say whether what a stream's client just sent is not to be taken, and cut the stream then."""
+        if not self._has_ended(call.credential) and await self._heard() and not self._has_ended(call.credential):
+            return False
+        _cut(call)
+        return True
+
     def are_trusted(self) -> bool:
         """Say whether news are heard, for a moment longer at least."""
-        return self._view.is_fresh(margin=_MARGIN)
+        return self._view.is_fresh(margin=MARGIN)
 
     def sweep(self, now: float) -> None:
         """Cut what has expired by `now` (Unix seconds), or everything when the view is not to be trusted."""
@@ -135,6 +144,9 @@ class Streams:
 
     async def _heard(self) -> bool:
         """Wait for news, if there are none to be trusted; say whether there are."""
+        if self._view.is_fresh():
+            return True
+        await self._hear()
         for _ in range(round(_DEAF_S / _LOOK_EVERY_S)):
             if self._view.is_fresh():
                 return True
@@ -143,6 +155,10 @@ class Streams:
 
     def _has_ended(self, credential: Any) -> bool:
         return self._view.has_ended(credential) or getattr(credential, "kid", "") in self._ended_keys
+
+
+async def _nothing() -> None:
+    return None
 
 
 def _cut(call: Call) -> None:

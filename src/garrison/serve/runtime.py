@@ -11,7 +11,7 @@ starts: `start.py`.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -20,11 +20,11 @@ from garrison.core.clock import SystemClock
 from garrison.core.errors import StoreError
 from garrison.core.ids import new_id
 from garrison.core.sealing import Sealer
-from garrison.guard.audit import Refusals
+from garrison.guard.audit import RefusalKey, Refusals
 from garrison.guard.chain import Chain
 from garrison.guard.revocation import RevocationView
 from garrison.guard.shared_limits import SharedLimits
-from garrison.guard.streams import Streams
+from garrison.guard.streams import MARGIN, Streams
 from garrison.serve.settings import Settings
 from garrison.serve.wiring import SWEPT, Identity
 from garrison.store import audit, leases, log
@@ -77,6 +77,14 @@ class Store:
         return store_time(connection)
 
 
+class _Storing(NamedTuple):
+    """Counted refusals on their way into the store."""
+
+    write: "asyncio.Future[None]"
+    counts: dict[RefusalKey, int]
+    overflow: int
+
+
 class Runtime:
     """One guarded app, started."""
 
@@ -116,6 +124,9 @@ class Runtime:
         self._swept_at = self._clock.boot()
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._polled = asyncio.Event()
+        """Set after each poll of the background's."""
+        self._storing: _Storing | None = None
         self._told_again_at: dict[str, float] = {}
         """Work that fails → boot time at which to say so again."""
         self._reads = True
@@ -131,6 +142,11 @@ class Runtime:
             "clock": abs(self._clock.wall_error_s()) <= _MOST_OFF_S,
         }
         return parts if self._shared is None else {**parts, "redis": self._shared.redis.connection() is not None}
+
+    async def hear(self) -> None:
+        """Ask for news, where no task does so all the time."""
+        if not self.has_background:
+            await self._tried("news", self._poll)
 
     async def maintain(self) -> None:
         """Do at a request what the background task does elsewhere: hear the news, keep a connection to Redis.
@@ -201,6 +217,9 @@ class Runtime:
                         await write()
                     except StoreError as error:
                         code = error.code
+        if self._storing is not None:
+            self._storing.write.cancel()
+            self._refusals.restore(self._storing.counts, self._storing.overflow)
         counts, overflow = self._refusals.drain()
         if counts or overflow:
             _log.error("refusals_lost", code=code, count=sum(counts.values()) + overflow)
@@ -217,13 +236,18 @@ class Runtime:
                     await news.wait()
             news.clear()
             self._reads = await self._tried("news", self._poll)
+            self._polled.set()
 
     async def _watch_streams(self) -> None:
-        """Cut streams whose time is over, for ever; whatever a poll waits for."""
+        """Cut streams whose time is over, for ever, however long a poll may wait."""
+        most_s = self.settings.revocation_bound_s * MARGIN * 0.5
         while True:
             await asyncio.sleep(_POLL_EVERY_S)
-            if not self._streams.are_trusted():
-                await asyncio.sleep(_WAKE_MOST_S)  # a loop that was held up polls first
+            if not self._streams.are_trusted():  # a loop that was held up has a poll under way, or about to begin
+                self._polled.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(most_s):
+                        await self._polled.wait()
             self._streams.sweep(self._clock.now())
 
     async def _keep_house(self) -> None:
@@ -304,18 +328,30 @@ class Runtime:
         return rows if isinstance(rows, list) else await rows
 
     async def _write_refusals(self) -> None:
-        counts, overflow = self._refusals.drain()
-        if not counts and not overflow:
-            return
+        """Store what was counted. A write that an end interrupted goes on, and is waited for by the next call."""
+        while True:
+            if self._storing is None:
+                counts, overflow = self._refusals.drain()
+                if not counts and not overflow:
+                    return
+                self._storing = _Storing(
+                    asyncio.ensure_future(self._store_refusals(counts, overflow)), counts, overflow
+                )
+            storing = self._storing
+            try:
+                await asyncio.shield(storing.write)
+            except StoreError:
+                self._refusals.restore(storing.counts, storing.overflow)
+                self._storing = None
+                raise
+            self._storing = None
+
+    async def _store_refusals(self, counts: dict[RefusalKey, int], overflow: int) -> None:
         now = self._clock.now()
-        try:
-            rows: dict[audit.RefusalKeyLike, int] = {
-                (key.code, key.who, key.route, key.minute): count for key, count in counts.items()
-            }
-            await self._database.write(lambda connection: audit.record_refusals(connection, rows, overflow, now))
-        except BaseException:  # an end that comes meanwhile, too
-            self._refusals.restore(counts, overflow)
-            raise
+        rows: dict[audit.RefusalKeyLike, int] = {
+            (key.code, key.who, key.route, key.minute): count for key, count in counts.items()
+        }
+        await self._database.write(lambda connection: audit.record_refusals(connection, rows, overflow, now))
 
     async def _sweep(self) -> None:
         """Delete what has expired, in batches, by whoever of all processes holds the lease."""

@@ -90,7 +90,7 @@ class _Start:
         rules = [decision.rule for decision in inspected.decisions.all() if decision.rule is not None]
         adapter.prepare(inspected.decisions, development=settings.development, basic=settings.basic)
         store = Store(settings)
-        streams = Streams(store.view)
+        streams = Streams(store.view, self._hear)
         shared = _shared_limits(settings, store)
         told = None if shared is None else RedisNews(shared.redis)
         identity = wire_identity(
@@ -165,6 +165,10 @@ class _Start:
             )
 
         return (*endpoints, openapi_endpoint(document))
+
+    async def _hear(self) -> None:
+        if self._running is not None:
+            await self._running.hear()
 
     async def _ready(self) -> Mapping[str, bool]:
         if self._running is None:

@@ -2,19 +2,22 @@
 
 A copy that was put back knows nothing of what was revoked after it was taken (`identity/restored.py`), and a restore
 that forgot `garrison restored` looks like any other start. So the first start notes which server and which database
-this is, by what PostgreSQL calls them, and a later one that finds itself elsewhere says so: after `pg_restore`, on a
-clone, and on a server that was moved or upgraded by copying. A point in time that a server went back to, and a standby
-that took over, have the same names and are not noticed here. A SQLite file has no such name; `garrison restore` puts
-its copies back.
+this is, by what PostgreSQL calls them, and a later one that finds itself elsewhere says so: after `pg_restore` into a
+new database, on a clone, and on a server that was moved or upgraded by copying. A restore into the same database, a
+point in time that a server went back to, and a standby that took over have the same names and are not noticed; nor is a
+copy of a database that no server with this has started on, or anything where the role may not ask. A SQLite file has no
+such name; `garrison restore` puts its copies back.
 """
 
 from sqlalchemy import Connection, select, text, update
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from garrison.store.secret_check import marks
 from garrison.store.statements import insert_new
 
 _NAME = "home"  # not sealed, whatever the column is called: it is no secret, and outlives SECRET
+_NOT_TO_BE_HAD = frozenset({"42501", "42883", "0A000"})
+"""This role may not ask, or this server does not have it: then nothing is noticed."""
 _ASKED = text(
     "SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),"
     " (SELECT oid FROM pg_database WHERE datname = current_database()))"
@@ -42,5 +45,7 @@ def _here(connection: Connection) -> bytes | None:
     try:
         with connection.begin_nested():
             return bytes(connection.execute(_ASKED).scalar_one(), "ascii")
-    except ProgrammingError:  # this role may not ask
-        return None
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in _NOT_TO_BE_HAD:
+            return None
+        raise

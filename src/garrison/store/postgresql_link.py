@@ -19,7 +19,7 @@ from garrison.store.postgresql_servers import Servers
 CONNECT_S = 5.0
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*", re.ASCII)
-_OPTION = re.compile(r"[^a-z_]")
+_OPTION = re.compile(r"[a-z_]{1,40}")
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 _SESSION_ATTRIBUTES = frozenset({"any", "read-write", "primary"})
 """What the address may want. A store that cannot be written to is none, and a standby lags behind with revocations."""
@@ -51,13 +51,14 @@ def check_address(text: str) -> None:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     who, _, hosts = parts.netloc.rpartition("@")
     unknown = sorted(options.keys() - _OPTIONS)
+    is_name = bool(unknown) and _OPTION.fullmatch(unknown[0]) is not None and "@" not in parts.query  # or a password
     problems = (
         (parts.scheme not in ("postgresql", "postgres") or bool(parts.fragment), ""),
         ("@" in who, "an @ in a user or password is written %40"),
         (parts.path in ("", "/"), "it names no database"),
         ("/" in parts.path[1:], "the database's name is all that follows the host"),
         (_HOSTS.fullmatch(hosts) is None, "its host or port is none"),
-        (bool(unknown), f"it knows no {_OPTION.sub('?', unknown[0])}" if unknown else ""),
+        (bool(unknown), f"it knows no {unknown[0]}" if unknown and is_name else "what follows ? is not known"),
         (options.get("sslmode", "prefer") not in _SSL_MODES, f"sslmode is one of {', '.join(sorted(_SSL_MODES))}"),
         (
             options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES,

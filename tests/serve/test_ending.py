@@ -1,7 +1,9 @@
 """Background work ends when it is told to, whatever arrives at that moment, and tells outages as they are."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,17 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from garrison import Garrison, Policy, public
+from bench.asking import scope_of, signed_in
+from garrison import Garrison, Policy, allow, public
 from garrison.core.errors import StoreError
+from garrison.identity.settings import PasswordCost
 from garrison.serve.settings import Settings
 from garrison.wire.call import Call
+from tests.store.postgresql import database
 from tests.stores import open_store, store_url
 
 pytestmark = pytest.mark.anyio
+CHEAP: Any = {"password_cost": PasswordCost(8, 1, 1), "signing_algorithm": "ES256"}
 
 
 def started(tmp_path: Path) -> Any:
@@ -85,6 +91,68 @@ async def test_an_outage_is_over_when_the_store_is_back_and_not_when_nothing_is_
                 await asyncio.sleep(0.02)
     told = [(entry["event"], entry["code"]) for entry in logs if entry["event"] == "background"]
     assert told == [("background", "store_unavailable"), ("background", "recovered")]
+    await runtime.close()
+
+
+EVENTS = Policy(("GET /events", allow(signed_in=True)), ("POST /upload", allow(signed_in=True)))
+
+
+async def events_and_uploads(scope: Any, receive: Any, send: Any) -> None:
+    """Tell ten things, a tenth of a second apart, once whatever comes has come."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        await send({"type": "http.response.body", "body": b".", "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def told(
+    app: Any, method: str, path: str, headers: list[tuple[bytes, bytes]], upload_s: float = 0.0
+) -> list[Any]:
+    """Return the messages of the answer; the body's end comes `upload_s` after its beginning."""
+    sent: list[Any] = []
+    pieces = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request", "body": b"b"}]
+
+    async def receive() -> Any:
+        if method == "GET" or not pieces:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if len(pieces) == 1:
+            await asyncio.sleep(upload_s)
+        return pieces.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope_of(path, *headers, method=method), receive, send)
+    return sent
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with database() if request.param == "postgresql" else nullcontext(f"sqlite:///{tmp_path / 'h.db'}") as url:
+        yield url
+
+
+@pytest.mark.parametrize("has_background", [True, False])
+async def test_streams_and_uploads_of_a_healthy_process_go_on(url: str, has_background: bool) -> None:
+    """Also where the app holds the loop up, and where no lifespan was told and nobody polls."""
+    bound_s = 0.5
+    settings = Settings(database_url=url, secret="s" * 40, revocation_bound=bound_s, **CHEAP)
+    garrison = Garrison(EVENTS, settings=settings)
+    app = garrison.protect(events_and_uploads)
+    runtime = garrison._start()
+    async with runtime.background() if has_background else nullcontext():
+        cookie, _ = await signed_in(app)
+        plain = [cookie, (b"content-type", b"text/plain"), (b"transfer-encoding", b"chunked")]
+        streaming = [asyncio.create_task(told(app, "GET", "/events", [cookie])) for _ in range(2)]
+        await asyncio.sleep(0.15)
+        time.sleep(bound_s * 0.9)  # noqa: ASYNC251 - that is what an app does
+        uploaded = await told(app, "POST", "/upload", plain, upload_s=bound_s * 2)
+        assert uploaded[0]["status"] == 200
+        for stream in streaming:
+            assert len(await stream) == 12
     await runtime.close()
 
 

@@ -215,4 +215,5 @@ async def test_who_lives_is_known_and_so_is_whether_all_was_forgotten(server: Re
     assert (another != mark, members) == (True, 1)
     assert await beats("two") == (another, 2), "everybody sees it"
     assert 50_000 < int(server.ask("PTTL", "m")[1:]) <= 60_000
+    assert int(server.ask("PTTL", "mark")[1:]) > 86_000_000
     await redis.close()

@@ -64,6 +64,7 @@ if not mark then
   mark = ARGV[3]
   redis.call('SET', KEYS[2], mark)
 end
+redis.call('PEXPIRE', KEYS[2], 86400000)
 return {mark, redis.call('ZCARD', KEYS[1])}
 """
 _TAKE_DIGEST = hashlib.sha1(_TAKE, usedforsecurity=False).hexdigest().encode()  # how Redis names scripts
@@ -149,7 +150,8 @@ async def beat(
 ) -> tuple[bytes, int]:
     """Say that `member` lives, for `lifetime_s`. Return what stands at `mark`, and how many live. Raises RedisError.
 
-    At `mark` stands something random that is written once: it is another after Redis has lost what it held.
+    At `mark` stands something random that is written once, and forgotten a day after the last: it is another after
+    Redis has lost what it held.
     """
     words = (members, mark, member, int(lifetime_s * 1e6), secrets.token_hex(8))
     reply = await connection.call("EVAL", _BEAT, 2, *words)

@@ -192,6 +192,7 @@ def serve(asked_fd: int) -> None:
         os._exit(0)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.close(said)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
     for number, fd in enumerate(files):
         os.dup2(fd, number)
         os.close(fd)

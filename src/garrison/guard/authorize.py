@@ -17,7 +17,7 @@ from garrison.policy.owner import owner_converters
 from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer
 from garrison.wire.call import Call
-from garrison.wire.problem import problem
+from garrison.wire.problem import RETRY_SOON, problem
 
 OwnerFailure = Callable[[Call, BaseException], None]
 
@@ -123,7 +123,7 @@ def _owner(rule: Rule, owner: Callable[..., Any], deadline_s: float, owner_faile
                     found = await asyncio.get_running_loop().run_in_executor(None, lambda: owner(**values))
         except Exception as error:
             owner_failed(call, error)
-            return problem("owner_check_failed", call.request_id, headers=((b"retry-after", b"1"),))
+            return problem("owner_check_failed", call.request_id, headers=RETRY_SOON)
         if type(found) is not str or not found or found != call.principal.id:
             return problem("not_found", call.request_id)
         return None

@@ -30,9 +30,7 @@ from garrison.guard.streams import CredentialEnded, Streams
 from garrison.wire.answer import Answer, ASGIApp, Message, Receive, Scope, Send, send_answer
 from garrison.wire.call import ENDED, Call
 from garrison.wire.header_lines import TakesHeaderLines
-from garrison.wire.problem import problem, problem_of
-
-_RETRY_SOON = ((b"retry-after", b"1"),)
+from garrison.wire.problem import RETRY_SOON, problem, problem_of
 
 
 class Chain:
@@ -98,7 +96,7 @@ class Chain:
             answer = call.replaced
         except StoreError as error:
             log_outage(call, error)
-            answer = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
+            answer = problem("store_unavailable", call.request_id, headers=RETRY_SOON)
         except Exception as error:
             log_failure("failed", call, error)
             answer = problem("internal", call.request_id)
@@ -231,7 +229,7 @@ class Chain:
             answer = problem_of(denied, call.request_id)
         except Exception as error:
             log_failure("failed", call, error)
-            answer = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
+            answer = problem("store_unavailable", call.request_id, headers=RETRY_SOON)
         await self._answer(call, answer, send)
 
     def _way_out(self, call: Call, send: Send) -> Send:

@@ -17,13 +17,12 @@ from garrison.guard.authorize import invalid_token
 from garrison.guard.revocation import WHO, RevocationView
 from garrison.wire.answer import Message, Receive
 from garrison.wire.call import Call
-from garrison.wire.problem import problem
+from garrison.wire.problem import RETRY_SOON, problem
 
 _DEAF_S, _LOOK_EVERY_S = 1.0, 0.02
 """How long the end of a body waits for news that do not come, and how often it looks."""
 MARGIN = 0.2
 """Share of the bound before whose end streams are cut: cutting takes a moment, and the bound includes it."""
-_RETRY_SOON = ((b"retry-after", b"1"),)
 
 
 class CredentialEnded(Exception):
@@ -77,7 +76,7 @@ class Streams:
                 return message
             if not self._has_ended(call.credential):
                 if not await self._heard():
-                    call.replaced = problem("store_unavailable", call.request_id, headers=_RETRY_SOON)
+                    call.replaced = problem("store_unavailable", call.request_id, headers=RETRY_SOON)
                     raise CredentialEnded
                 if not self._has_ended(call.credential):
                     return message

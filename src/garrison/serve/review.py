@@ -7,6 +7,7 @@ without the secrets that it will run with.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from garrison.core.errors import SettingsError
 from garrison.core.sealing import MIN_SECRET_BYTES
@@ -25,6 +26,15 @@ NO_PROXY = "TLS must end at a proxy named in GARRISON_TRUSTED_PROXIES, or every 
 
 APART = "without REDIS_URL each process counts limits for itself: N nodes admit N times what one does"
 PLAIN_STORE = "DATABASE_URL goes to another machine without sslmode=verify-full: who is between may read and change it"
+
+
+class _Notable(TypedDict):
+    """What a review says of production; see `Review`."""
+
+    tells: bool
+    has_proxy: bool
+    is_plain: bool
+    counts_apart: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +70,14 @@ class Review:
 
 def review_of(settings: Settings) -> Review:
     """Review settings that were made in code, and so checked already."""
-    production = not settings.development
-    tells = production and settings.email_verification == "optional"
-    has_proxy = not production or bool(settings.trusted_proxies)
-    is_plain = production and may_be_read_on_the_way(settings.store_address)
-    has_redis = bool(settings.redis_url.get_secret_value())
-    counts_apart = production and is_postgresql(settings.store_address) and not has_redis
-    return Review(
-        settings.development, production, tells, has_proxy=has_proxy, is_plain=is_plain, counts_apart=counts_apart
+    found = _notable(
+        production=not settings.development,
+        verification=settings.email_verification,
+        has_proxies=bool(settings.trusted_proxies),
+        database=settings.store_address,
+        has_redis=bool(settings.redis_url.get_secret_value()),
     )
+    return Review(settings.development, not settings.development, **found)
 
 
 def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
@@ -82,16 +91,22 @@ def review_environment(environ: Mapping[str, str], directory: Path) -> Review:
         load_settings(environ={**environ, **{name: _NEEDED[name] for name in absent}}, directory=directory)
     except SettingsError as error:
         problems = error.problems
-    tells = production and named.get("GARRISON_EMAIL_VERIFICATION") == "optional"
-    has_proxy = not production or bool(named.get("GARRISON_TRUSTED_PROXIES"))
-    database = named.get("GARRISON_DATABASE_URL", "")
-    return Review(
-        env == "development",
-        production,
-        tells,
-        problems,
-        absent,
-        has_proxy=has_proxy,
-        is_plain=production and may_be_read_on_the_way(database),
-        counts_apart=production and is_postgresql(database) and not named.get("GARRISON_REDIS_URL"),
+    found = _notable(
+        production=production,
+        verification=named.get("GARRISON_EMAIL_VERIFICATION", ""),
+        has_proxies=bool(named.get("GARRISON_TRUSTED_PROXIES")),
+        database=named.get("GARRISON_DATABASE_URL", ""),
+        has_redis=bool(named.get("GARRISON_REDIS_URL")),
     )
+    return Review(env == "development", production, problems=problems, absent=absent, **found)
+
+
+def _notable(
+    *, production: bool, verification: str, has_proxies: bool, database: str | Path, has_redis: bool
+) -> _Notable:
+    return {
+        "tells": production and verification == "optional",
+        "has_proxy": not production or has_proxies,
+        "is_plain": production and may_be_read_on_the_way(database),
+        "counts_apart": production and is_postgresql(database) and not has_redis,
+    }

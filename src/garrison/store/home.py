@@ -27,7 +27,7 @@ _ASKED = text(
 def is_at_home(connection: Connection) -> bool:
     """Say whether it is where it was first used, in a transaction that may write; the first to ask decides."""
     here = _here(connection)
-    if here is None or insert_new(connection, marks, {"name": _NAME, "sealed": here}, unique=("name",)):
+    if here is None or _note(connection, here):
         return True
     return bool(connection.execute(select(marks.c.sealed).where(marks.c.name == _NAME)).scalar_one() == here)
 
@@ -35,8 +35,13 @@ def is_at_home(connection: Connection) -> bool:
 def settle(connection: Connection) -> None:
     """Take the place where it is now for its home."""
     here = _here(connection)
-    if here is not None and not insert_new(connection, marks, {"name": _NAME, "sealed": here}, unique=("name",)):
+    if here is not None and not _note(connection, here):
         connection.execute(update(marks).where(marks.c.name == _NAME).values(sealed=here))
+
+
+def _note(connection: Connection, here: bytes) -> bool:
+    """Note the place unless one is noted already; say whether it was."""
+    return insert_new(connection, marks, {"name": _NAME, "sealed": here}, unique=("name",))
 
 
 def _here(connection: Connection) -> bytes | None:

@@ -58,7 +58,7 @@ def check_address(text: str) -> None:
         (parts.path in ("", "/"), "it names no database"),
         ("/" in parts.path[1:], "the database's name is all that follows the host"),
         (_HOSTS.fullmatch(hosts) is None, "its host or port is none"),
-        (bool(unknown), f"it knows no {unknown[0]}" if unknown and is_name else "what follows ? is not known"),
+        (bool(unknown), f"it knows no {unknown[0]}" if is_name else "what follows ? is not known"),
         (options.get("sslmode", "prefer") not in _SSL_MODES, f"sslmode is one of {', '.join(sorted(_SSL_MODES))}"),
         (
             options.get("target_session_attrs", "any") not in _SESSION_ATTRIBUTES,

@@ -8,6 +8,8 @@ from garrison.core.errors import PROBLEMS, Denied
 from garrison.wire.answer import Answer, Header
 
 CONTENT_TYPE = (b"content-type", b"application/problem+json")
+RETRY_SOON = ((b"retry-after", b"1"),)
+"""Of a 503 that may be over in a moment: seconds."""
 
 
 def problem(

@@ -13,10 +13,10 @@ from garrison.identity.oauth.parameters import Parameters, read_parameters
 from garrison.policy.rules import Rule
 from garrison.wire.answer import Answer
 from garrison.wire.call import Call
+from garrison.wire.problem import RETRY_SOON
 
 OPEN = Rule(public=True, csrf=False)
 """Of endpoints that read and set no cookie: nothing there can be forged across sites."""
-_RETRY_SOON = ((b"retry-after", b"1"),)
 
 Work = Callable[[Call, Client, Parameters], Awaitable[Answer]]
 
@@ -48,7 +48,7 @@ def client_endpoint(
             call.reason = error.detail
             return answer_of(error, by_basic=bool(call.header(b"authorization")))
         except (StoreError, DocumentUnavailableError):
-            return error_answer("temporarily_unavailable", 503, headers=_RETRY_SOON)
+            return error_answer("temporarily_unavailable", 503, headers=RETRY_SOON)
 
     return Endpoint(
         "POST",
